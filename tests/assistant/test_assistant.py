@@ -254,3 +254,15 @@ def test_what_was_asked_before_does_not_hide_a_name(assistant: Assistant) -> Non
     said = [user("no horror please"), {"role": "assistant", "content": first.text}]
     answer = assistant.answer([*said, user("Do you know The Matrix?")])
     assert "No title in the catalog is like that." in answer.text
+
+
+def test_of_a_list_the_first_is_the_choice(assistant: Assistant) -> None:
+    asked = [user("three films please")]
+    first = assistant.answer(asked)
+    said = [*asked, {"role": "assistant", "content": first.text}]
+    answer = assistant.answer([*said, user("Which one would you pick?")])
+    title = first.items[0].title
+    assert answer.text.startswith(f"Of these I would take the first, which fits best. {title}")
+    assert answer.items == ()
+    # Without a list there is nothing to choose from.
+    assert assistant.answer([user("Which one would you pick?")]).items

@@ -4,7 +4,7 @@ import pytest
 
 from incatalog import Recommender
 from incatalog.assistant.known_names import KnownNames
-from incatalog.assistant.plan import act_of, asked_about, asked_count, last_items
+from incatalog.assistant.plan import act_of, asked_about, asked_count, asks_which, last_items
 from incatalog.dialogue.render import ItemRef, Message, Text
 
 CATEGORIES = ("Comedy", "Sci-Fi")
@@ -98,3 +98,20 @@ def test_it_is_what_the_user_pointed_at(untrained: Recommender) -> None:
     assert asked_about("Who plays in it?", [5, 0], known, [3]) == [3]
     assert asked_about("Who plays in the second one?", [5, 0], known, [3]) == [0]
     assert asked_about("Who plays in it?", [5, 0], known) == [5]
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("Which one would you pick?", True),
+        ("which of these should we watch first?", True),
+        ("what is your favourite?", True),
+        ("choose one for me", True),
+        ("which one fits best?", True),
+        ("which film should I watch?", False),
+        ("which one is best for kids?", False),
+        ("what would you recommend?", False),
+    ],
+)
+def test_which_item_of_a_list_to_take(text: str, asks: bool) -> None:
+    assert asks_which(text) is asks

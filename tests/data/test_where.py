@@ -167,7 +167,7 @@ def test_what_is_no_flag_is_refused(flag: str) -> None:
         ({"prize": 3}, CatalogError, r"^where: catalog shop: no field 'prize'; near: 'price'$"),
         ({"zzz": 3}, CatalogError, r"no field 'zzz'; expected one of price, brand, in_stock, s"),
         ({"brand": {"lt": 3}}, ConfigError, r"^where: brand: lt: found 3, and items of shop have "
-         r"texts there; use eq, ne, in, not_in or contains"),
+         r"texts there; use eq, ne, in, not_in, contains or words"),
         ({"price": {"lt": "b"}}, ConfigError, r"have numbers there; compare it with a number"),
         ({"price": {"lt": "2024-05"}}, ConfigError, r"have numbers there; compare it with a num"),
         ({"since": {"gt": "May"}}, ConfigError, r"^where: since: gt: found 'May', and items of "

@@ -106,7 +106,9 @@ def test_changed_files_make_everything_anew_and_a_service_that_was_edited_stays(
     assert read_json(made / "blend" / MANIFEST)["data"] != before
     assert service_file.read_text(encoding="utf-8") == edited
     assert main(quickstart(copy, made, chat_model, "--port", "8123")) == 0
-    assert yaml.safe_load(service_file.read_text(encoding="utf-8"))["port"] == 8123
+    # What was added stays there too, where the rest is written anew.
+    found = yaml.safe_load(service_file.read_text(encoding="utf-8"))
+    assert (found["port"], found["max_k"]) == (8123, 7)
 
 
 def test_its_service_answers_with_items_of_the_catalog(made: Path) -> None:

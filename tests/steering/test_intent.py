@@ -55,3 +55,8 @@ def test_what_the_words_say(text: str, expected: bool | None) -> None:
 )  # fmt: skip
 def test_half_sentences(text: str, expected: bool) -> None:
     assert goes_on(text) is expected
+
+
+@pytest.mark.parametrize("text", ["the last list was better", "your picks are boring"])
+def test_what_is_said_of_lists_is_no_request(text: str) -> None:
+    assert says_whether(text) is False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from incatalog.assistant import frames
 from incatalog.assistant.facts import Facts
 from incatalog.assistant.known_names import known_names
-from incatalog.assistant.plan import asks_why, said_by
+from incatalog.assistant.plan import asks_which, asks_why, said_by
 from incatalog.assistant.planning import Plan
 from incatalog.assistant.prose import CheckedProse
 from incatalog.assistant.script import Ask, Ending, Lines, Said, Script
@@ -183,17 +183,23 @@ class Answering:
                 "I have not recommended anything yet that I could explain. Name an item of the "
                 "catalog, or ask for some."
             )
-        why = asks_why(said_by(plan.messages[-1]))
+        asked = said_by(plan.messages[-1])
+        which = asks_which(asked)
+        why = which or asks_why(asked)
         rows = plan.about if plan.act == "explain" else ()
         if plan.having is not None:
             yield frames.having_line(plan.having.unmet, plan.named.lacking)
             yield " " if len(rows) == 1 else "\n"
+        elif which and rows:
+            yield f"{frames.FIRST} "
         for place, row in enumerate(rows):
             told = self.facts.known(row)
             yield ("\n" if place else "") + told
             if why and (reason := self._reason_alone(row)):
                 yield f" {reason}"
-            elif not (why or plan.having or len(rows) > 1 or told.endswith(frames.NO_MORE)):
+            elif not (
+                why or which or plan.having or len(rows) > 1 or told.endswith(frames.NO_MORE)
+            ):
                 yield f" {frames.NO_MORE}"
         if len(rows) > 1 and not (why or plan.having):
             yield f"\n{frames.NO_MORE_OF_THEM}"

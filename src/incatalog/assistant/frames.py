@@ -13,6 +13,8 @@ _MOST_NAMED = 2
 # Behind what is known of an item, where something else was asked.
 NO_MORE = "The catalog says no more of it."
 NO_MORE_OF_THEM = "The catalog says no more of them."
+# Lists begin with what fits best.
+FIRST = "Of these I would take the first, which fits best."
 MISSING = "No title in the catalog is like that."
 
 

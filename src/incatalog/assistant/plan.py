@@ -59,6 +59,15 @@ _FACT = re.compile(
     r"define|sing|count|spell)\b",
     re.IGNORECASE,
 )
+_WHICH = re.compile(
+    r"\b(?:which|what) (?:one |of (?:these|those|them|the \w+) |film |movie |item |product )?"
+    r"(?:would|should|shall|do|can) (?:you|i|we) (?:personally )?(?:pick|choose|take|prefer|"
+    r"watch first|buy first|start with|recommend most|like (?:best|most))\b|"
+    r"\byour (?:favou?rite|top pick|first choice)\b|"
+    r"\b(?:pick|choose) (?:one|the best)(?: of (?:these|those|them))? for (?:me|us)\b|"
+    r"\bwhich (?:one |of (?:these|those|them) )?(?:is|fits|suits)(?: \w+)? best\W*$",
+    re.IGNORECASE,
+)
 _SPACED = re.compile(r"[^\w-]+")
 _OF_YOU = re.compile(r"\b(?:did|do|have|would) you\b", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:these|those|them|they|all|your (?:list|picks|choices))\b", re.IGNORECASE)
@@ -82,6 +91,11 @@ def said_by(message: Message) -> str:
 def asks_why(text: str) -> bool:
     """Whether a message asks for reasons."""
     return bool(_WHY.search(text)) and not re.match(r"\W*(?:can|could) you", text, re.IGNORECASE)
+
+
+def asks_which(text: str) -> bool:
+    """Whether a message asks which item of a list to take."""
+    return bool(_WHICH.search(text))
 
 
 def asked_count(text: str) -> int | None:

@@ -16,6 +16,7 @@ from incatalog.assistant.plan import (
     act_of,
     asked_about,
     asked_count,
+    asks_which,
     last_items,
     said_by,
 )
@@ -192,6 +193,8 @@ class PlanMaker:
         count = asked.k if isinstance(asked.k, int) else None
         if count is None and found is not None and found.rows:
             return "explain", 0, found.rows
+        if count is None and before and asks_which(text):
+            return "explain", 0, before[:1]
         if count is None:
             act = act_of(
                 text,

@@ -11,7 +11,7 @@ CERTAIN, LIKELY, POSSIBLE = 3, 2, 1
 # A name that says that the column holds something else.
 NEVER = -3
 
-_ID = r"(?: ?(?:ids?|no|nr|num|number|nummer|numero|key|code|codigo|sku|ref|reference|handle|key))"
+_ID = r"(?: ?(?:ids?|no|nr|num|number|nummer|numero|key|code|codigo|sku|ref|reference|handle))"
 _USER = (
     r"(?:user|customer|client|cliente|kunden?|buyer|shopper|member|mitglied|visitor|reviewer|"
     r"account|household|utilisateur|acheteur|usuario|comprador|benutzer|besteller|kaufer|nutzer)"

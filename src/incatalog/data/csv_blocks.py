@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import polars.exceptions
 from incatalog import reading
 from incatalog.data.documents import text_blocks
 from incatalog.data.fields import FilePlace
+from incatalog.data.long_cells import rows_of
 from incatalog.data.table_blocks import TableBlock, gathered
 from incatalog.data.table_sample import UTF_8, CsvFormat, csv_rows
 from incatalog.errors import DataError
@@ -64,14 +64,6 @@ class _CsvReader:
         self._lines = _BlockLines(path, self._blocks)
 
     def blocks(self) -> Iterator[TableBlock]:
-        # The module's own limit of 131,072 characters a cell is one for all readers of a process.
-        limit = csv.field_size_limit(sys.maxsize)
-        try:
-            yield from self._all()
-        finally:
-            csv.field_size_limit(limit)
-
-    def _all(self) -> Iterator[TableBlock]:
         next(self._reader())  # The header, which has been read.
         while self._lines.left or self._lines.more():
             first, block = self._lines.rest()
@@ -85,7 +77,8 @@ class _CsvReader:
 
     def _reader(self) -> Iterator[list[str]]:
         quotes: Any = {"quoting": csv.QUOTE_NONE} if self._form.letters else {}
-        return csv.reader(self._lines, delimiter=self._form.separator, strict=True, **quotes)
+        reader = csv.reader(self._lines, delimiter=self._form.separator, strict=True, **quotes)
+        return rows_of(reader)
 
     def _records(self) -> Iterator[tuple[FilePlace, list[str]]]:
         """Records up to the end of a block that is that of a record, too."""

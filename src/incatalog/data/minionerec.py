@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import csv
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from incatalog.data.cleaning import clean_title, plain_text
 from incatalog.data.documents import require_once, text_lines, unique_entries
 from incatalog.data.fields import FilePlace
 from incatalog.data.interactions import MIN_INTERACTIONS, Histories
+from incatalog.data.long_cells import rows_of
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import MiniOneRecSettings
 from incatalog.errors import DataError
@@ -125,11 +125,10 @@ def _cells(path: Path) -> Iterator[tuple[FilePlace, list[str]]]:
     columns = _INTER if inter else _CSV
     options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if inter else {"strict": True}
     reader = csv.reader(text_lines(path, label=f"reading {path.name}"), **options)
-    # The module's own limit of 131,072 characters a cell is one for all readers of a process.
-    limit = csv.field_size_limit(sys.maxsize)
+    rows = rows_of(reader)
     place = FilePlace(path, 1)
     try:
-        header = next(reader, None)
+        header = next(rows, None)
         if header is None:
             raise DataError.at(path, "the file is empty; expected a header and rows")
         require_once(path, header)
@@ -137,7 +136,7 @@ def _cells(path: Path) -> Iterator[tuple[FilePlace, list[str]]]:
             raise place.error(f"no column {missing[0]!r}; found {', '.join(header)}")
         places = [header.index(column) for column in columns]
         place = FilePlace(path, reader.line_num + 1)
-        for cells in reader:
+        for cells in rows:
             if cells:
                 if len(cells) != len(header):
                     raise place.error(f"{len(cells)} cells; expected {len(header)}")
@@ -145,8 +144,6 @@ def _cells(path: Path) -> Iterator[tuple[FilePlace, list[str]]]:
             place = FilePlace(path, reader.line_num + 1)
     except csv.Error as error:
         raise place.error(f"not valid CSV: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _apart(questions: Iterator[_Question]) -> tuple[dict[str, list[int]], dict[str, int]]:

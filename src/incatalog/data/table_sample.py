@@ -7,7 +7,6 @@ import contextlib
 import csv
 import datetime
 import itertools
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import polars.exceptions
 
 from incatalog.data.documents import json_lines, text_blocks, text_lines
 from incatalog.data.fields import FilePlace, is_missing
+from incatalog.data.long_cells import rows_of
 from incatalog.data.parquet_documents import parquet_fault
 from incatalog.errors import ConfigError, DataError
 
@@ -166,16 +166,15 @@ def csv_rows(path: Path, form: CsvFormat) -> Iterator[tuple[FilePlace, list[str]
     quotes: Any = {"quoting": csv.QUOTE_NONE} if letters else {}
     reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
     place = FilePlace(path, 1)
-    # The module's own limit of 131,072 characters a cell is one for all readers of a process.
-    limit = csv.field_size_limit(sys.maxsize)
+    rows = rows_of(reader)
     found = False
     try:
-        header = next(reader, None)
+        header = next(rows, None)
         if header is None:
             raise DataError.at(path, "the file is empty; expected a header")
         yield place, header
         place = FilePlace(path, reader.line_num + 1)
-        for cells in reader:
+        for cells in rows:
             if cells:
                 found = True
                 if len(cells) != len(header):
@@ -186,8 +185,6 @@ def csv_rows(path: Path, form: CsvFormat) -> Iterator[tuple[FilePlace, list[str]
     except csv.Error as error:
         hint = "" if letters else "; where quotes are letters, pass --quote none"
         raise place.error(f"not valid CSV: {error}{hint}") from error
-    finally:
-        csv.field_size_limit(limit)
     if not found:
         raise DataError.at(path, "holds a header but no rows")
 

@@ -109,7 +109,7 @@ class Condition:
             hint = {
                 "numbers": "compare it with a number",
                 "dates": "compare it with a date such as 2026-01-31",
-                "texts": "use eq, ne, in, not_in or contains",
+                "texts": "use eq, ne, in, not_in, contains or words",
             }[has]
             found = f"found {shown(self.value)}, and items of {name} have {has} there"
             raise ConfigError(f"{place}: {found}; {hint}")

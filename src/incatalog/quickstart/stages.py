@@ -168,8 +168,11 @@ class Stages:
         path = self.out / SERVICE_FILE
         if path.is_file():
             found = yaml.safe_load(read_text(path))
-            if isinstance(found, dict) and settings.items() <= found.items():
-                return path
+            if isinstance(found, dict):
+                # What a person has changed or added stays, but for what is served.
+                settings = found | settings | {"encoder": found.get("encoder", settings["encoder"])}
+                if settings == found:
+                    return path
             self.say(f"{path} is written anew: it served something else")
         text = f"# incatalog serve --config {path}\n{yaml.safe_dump(settings, sort_keys=False)}"
         with atomic_path(path) as partial:

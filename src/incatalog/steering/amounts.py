@@ -26,6 +26,11 @@ _LIST = re.compile(
     rf"pick(?: me)?|only|just|exactly|need|want)\s+{_COUNT}\b"
 )
 _ONE = re.compile(rf"\b(?:just|only|exactly|single)\s+one\b|\bone\s+{_NOUN}\b")
+# "Two of them can't stand horror" counts people.
+_WHO_DOES = re.compile(
+    r"\s+(?:am|are|is|were|was|have|has|had|do|does|did|don|didn|can|could|will|would|want|need|"
+    r"likes?|loves?|hates?|prefers?|just|only|also|already|never|always|really)\b"
+)
 # Numbers before these count something else.
 _OTHER = re.compile(
     r"\s*(?:[$€£%]|(?:\w+\s+)?(?:euros?|dollars?|bucks|pounds?|eur|usd|minutes?|hours?|days?|weeks?|"
@@ -50,7 +55,12 @@ def amount(lower: str) -> Amount | None:
     for pattern in (_LIST, _BEHIND):
         for match in pattern.finditer(lower):
             said, start, end = match["count"], match.start("count"), match.end("count")
-            if _OTHER.match(lower, end) or (pattern is _BEHIND and _PLACE.search(lower[:start])):
+            of_people = match[0].endswith(" of them") and _WHO_DOES.match(lower, match.end())
+            if (
+                of_people
+                or _OTHER.match(lower, end)
+                or (pattern is _BEHIND and _PLACE.search(lower[:start]))
+            ):
                 continue
             value = {"a couple": 2, "a dozen": 12, "a single": 1}.get(said) or int(number(said))
             # "one" is often nothing but a pronoun: "I want one that is funny", "the best one".

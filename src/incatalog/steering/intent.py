@@ -60,7 +60,9 @@ _TALK = re.compile(
     r"i'm (?:not sure what you|happy|fine|good|sorry|from|called)|my name|"
     r"(?:which|what) (?:one )?of (?:these|those|them|the)\b|(?:that|this|it|they|these|those|the "
     r"(?:first|second|third|last) (?:one|film|movie)) (?:is|was|are|were|has|had|looks?|sounds?)\b"
-    r"(?!.*\b(?:more|else|another|other|instead)\b))"
+    r"(?!.*\b(?:more|else|another|other|instead)\b)|"
+    r"(?:the|your|this|that|my) (?:(?:very )?(?:last|previous|first|other|new) )?"
+    r"(?:lists?|answers?|suggestions|recommendations|picks) (?:is|are|was|were)\b)"
 )
 _TALK_ANYWHERE = re.compile(
     rf"\b(?:give|show|tell|send|write|find|read) (?:me|us) (?:a |an |the |your |some |more )?"

@@ -26,8 +26,8 @@ until up upon us use used very via want wanted wants was way we well were what w
 whether which while who whole whom whose why will wish with within without would yes yet you your
 yours yourself recommend recommendation recommendations recommended find pick picks choose option
 options idea ideas mood fancy love loved loves enjoy enjoyed hello hi hey list lists top item items
-today tonight tomorrow evening weekend bit actually anyway hmm oh well dont doesnt didnt isnt im id
-ive youre thats lets
+today tonight tomorrow evening weekend bit actually anyway hmm hm um uh eh ah oh well dont doesnt
+didnt isnt im id ive youre thats lets
 """
 # What shops and film services call what they have: so common that it chooses nothing.
 _GOODS = """
