@@ -93,6 +93,11 @@ def test_words_that_say_more_than_the_filters() -> None:
     assert (found.beyond, found.unmentioned) == (("tom", "hanks"), ("Tom Hanks",))
 
 
+def test_titles_are_no_names_that_nobody_has() -> None:
+    for title in FILMS.titles:
+        assert FILM.hear(f"Have you seen {title} by the way?").unmentioned == ()
+
+
 def test_words_of_talk_say_nothing() -> None:
     found = FILM.hear("exactly three, my friend said, similar to what people usually like")
     assert (found.shown_words, found.k) == (("friend",), 3)

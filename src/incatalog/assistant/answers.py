@@ -102,7 +102,7 @@ class Answering:
         if lacking:
             yield f"{frames.lacking_line(lacking)} "
         if plan.named.unmentioned and not plan.named.missing:
-            yield f"{frames.unmentioned_line(plan.named.unmentioned)} "
+            yield f"{frames.UNMENTIONED} "
         if request is None:
             yield frames.nothing_fits(plan.named)
             return

@@ -15,6 +15,8 @@ NO_MORE = "The catalog says no more of it."
 NO_MORE_OF_THEM = "The catalog says no more of them."
 # Lists begin with what fits best.
 FIRST = "Of these I would take the first, which fits best."
+# The name is not repeated, as it may be that of an item that does not exist.
+UNMENTIONED = "The catalog knows nothing of a name that you gave, so this is a guess."
 MISSING = "No title in the catalog is like that."
 
 
@@ -75,11 +77,6 @@ def _minding(named: AskedFor) -> str:
     avoided = listed([f"“{text}”" for text in named.avoided[-_MOST_NAMED:]])
     parts = [f"with {words} in mind" if words else "", f"away from {avoided}" if avoided else ""]
     return " and ".join(filter(None, parts))
-
-
-def unmentioned_line(names: Sequence[str]) -> str:
-    """What is said where a request names what no item's text has."""
-    return f"The catalog does not mention {listed(list(names), 'or')}, so this is a guess."
 
 
 def having_line(unmet: Sequence[str], lacking: Sequence[str]) -> str:

@@ -162,7 +162,7 @@ class Listener:
         ]
         beyond = any(at not in inside for at, _ in telling)
         plain = " ".join(wanted.split()) if telling else ""
-        nameless = blanked(wanted, [(words[at].start, words[at].end) for at in inside])
+        known = [*pointing.spans, *((words[at].start, words[at].end) for at in inside)]
         return Heard(
             filters=tuple(filters),
             wanted=plain if beyond else "",
@@ -176,8 +176,15 @@ class Listener:
             anew=(bool(telling) and not _GOES_ON.search(lower)) or bool(_INSTEAD.search(lower)),
             k=None if count is None else count.k,
             lacking=tuple(dict.fromkeys(one.what for one in missing)),
-            unmentioned=unmentioned(nameless, self.memory),
+            unmentioned=self._unmentioned(text, known),
         )
+
+    def _unmentioned(self, text: str, known: list[tuple[int, int]]) -> tuple[str, ...]:
+        """Names that no item has; titles that nothing points at are no such names."""
+        if not unmentioned(blanked(text, known), self.memory):
+            return ()
+        titles = [(one.start, one.end) for one in self.titles.spotted(text)]
+        return unmentioned(blanked(text, [*known, *titles]), self.memory)
 
     @cached_property
     def _kind_names(self) -> frozenset[str]:
