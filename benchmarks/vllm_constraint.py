@@ -46,6 +46,7 @@ _SCRIPT = Path(__file__).with_name("vllm_contender.py")
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
 _USERS = 2 * max(ROWS) + 1
 _OURS = ("engine",)  # runs in this environment too
+_WITH_SOURCE = ("grammar", "engine")
 _STAGES = {
     "": "while it started",
     "started": "while it prepared the catalog",
@@ -142,9 +143,10 @@ def watched(
     python: str, contender: str, job: Path, seconds: float, megabytes: float, clock: str
 ) -> tuple[dict[str, Any], str]:
     """What a contender told of its stages, and why it came no further, if it did not."""
-    # With its plugin vLLM refuses all other structured outputs of a model that was trained here.
+    # With its plugin vLLM refuses all other structured outputs of a model that was trained here, and
+    # an installation for editing leaves the plugin's entry points beside the source.
     known = [plugin(job.parent / "plugin")] if contender == "grammar" else []
-    paths = os.pathsep.join(map(str, [_SOURCE, *known]))
+    paths = os.pathsep.join(map(str, [_SOURCE, *known] if contender in _WITH_SOURCE else []))
     errors = job.with_name(f"{contender}.log")
     told: dict[str, Any] = {}
     began, took, last = time.monotonic(), 0.0, ""
