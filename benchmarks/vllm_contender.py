@@ -20,9 +20,10 @@ from typing import Any
 
 _MEGABYTE = 1 << 20
 _STEPS = 12
+_WAIT = 0.002
 ROWS = (1, 8)
-Step = Callable[[], list[str]]
-"""Makes one step of all rows; the texts that ended in it."""
+Step = Callable[[], list[str] | None]
+"""Makes one step of all rows; the texts that ended in it, None where no row was ready for one."""
 
 
 def tell(stage: str, **found: Any) -> None:
@@ -66,8 +67,9 @@ class Vllm:
             self._number += 1
             self._engine.add_request(str(self._number), {"prompt_token_ids": prompt}, own)
 
-        def step() -> list[str]:
-            return [one.outputs[0].text for one in self._engine.step() if one.finished]
+        def step() -> list[str] | None:
+            made = self._engine.step()
+            return [one.outputs[0].text for one in made if one.finished] if made else None
 
         return step
 
@@ -232,7 +234,11 @@ def run(name: str, job: dict[str, Any]) -> None:
         step, steps, texts = ask(users, 200), list[float](), list[str]()
         while len(texts) < rows:
             started = now()
-            texts += step()
+            ended = step()
+            if ended is None:
+                time.sleep(_WAIT)  # a grammar is compiled by other threads
+                continue
+            texts += ended
             steps.append(now() - started)
         whole = now() - began
         # The first step reads the prompt, and may have compiled something.
@@ -242,8 +248,9 @@ def run(name: str, job: dict[str, Any]) -> None:
 
 def first_step(step: Step) -> None:
     """Steps until the row has its first token, which is its last."""
-    while not step():
-        pass
+    while not (ended := step()):
+        if ended is None:
+            time.sleep(_WAIT)
 
 
 if __name__ == "__main__":
