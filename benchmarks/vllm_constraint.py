@@ -143,8 +143,8 @@ def watched(
     python: str, contender: str, job: Path, seconds: float, megabytes: float, clock: str
 ) -> tuple[dict[str, Any], str]:
     """What a contender told of its stages, and why it came no further, if it did not."""
-    # With its plugin vLLM refuses all other structured outputs of a model that was trained here, and
-    # an installation for editing leaves the plugin's entry points beside the source.
+    # With its plugin vLLM refuses all other structured outputs of a model that was trained here; an
+    # installation for editing leaves the entry points of the plugin beside the source.
     known = [plugin(job.parent / "plugin")] if contender == "grammar" else []
     paths = os.pathsep.join(map(str, [_SOURCE, *known] if contender in _WITH_SOURCE else []))
     errors = job.with_name(f"{contender}.log")
