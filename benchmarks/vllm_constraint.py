@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -46,6 +47,7 @@ _SCRIPT = Path(__file__).with_name("vllm_contender.py")
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
 _USERS = 2 * max(ROWS) + 1
 _OURS = ("engine",)  # runs in this environment too
+_HELD = ("xgrammar", "guidance", "grammar", "engine")
 _WITH_SOURCE = ("grammar", "engine")
 _STAGES = {
     "": "while it started",
@@ -80,6 +82,8 @@ def main() -> None:
                 python = sys.executable if contender in _OURS else options.vllm
                 most = options.seconds, options.megabytes
                 told, failure = watched(python, contender, job, *most, options.clock)
+                if contender in _HELD:
+                    failure = failure or no_titles(told, set(json.loads(job.read_text())["titles"]))
                 row = (contender, f"{items:,}", *figures(told, failure))
                 print(*row, flush=True)
                 table.append(row)
@@ -186,6 +190,18 @@ def watched(
         failure = f"{_reason(errors)} after {took:.0f} s"
     where = _STAGES.get(last, "")
     return told, f"{failure} {where}" if failure else ""
+
+
+def no_titles(told: dict[str, Any], titles: set[str]) -> str:
+    """What was written in the place of a title, if anything; how long that took says nothing."""
+    for rows in ROWS:
+        for text in told.get(f"rows {rows}", {}).get("texts", ()):
+            spans = re.findall(r"<SOI>(.*?)<EOI>", text) or [text]
+            if any(span.strip() not in titles for span in spans):
+                for all_rows in ROWS:
+                    told.pop(f"rows {all_rows}", None)
+                return f"wrote {text[:40]!r}, which is no title, with {rows} rows"
+    return ""
 
 
 def plugin(folder: Path) -> Path:

@@ -243,7 +243,7 @@ def run(name: str, job: dict[str, Any]) -> None:
         whole = now() - began
         # The first step reads the prompt, and may have compiled something.
         tell(f"rows {rows}", ms=1000 * statistics.median(steps[1:] or steps), steps=len(steps),
-             item=whole, texts=texts[:2])  # fmt: skip
+             item=whole, texts=texts)  # fmt: skip
 
 
 def first_step(step: Step) -> None:
