@@ -84,7 +84,8 @@ def test_packages_the_service_has_no_use_for_are_not_imported() -> None:
 def test_a_service_finds_on_the_disk_what_another_process_has_compiled(tmp_path: Path) -> None:
     said = run(
         """
-        from incatalog.serving.memory import compile_kernels, compiled_elsewhere
+        from incatalog.constraint.compiling import compile_kernels
+        from incatalog.serving.memory import compiled_elsewhere
         with compiled_elsewhere():
             pass
         compile_kernels()

@@ -53,7 +53,7 @@ def compiled_elsewhere() -> Iterator[None]:
     This process then finds them on the disk: the compiler's memory would stay taken here, and the
     first question would wait. If the disk cannot be written to, they are compiled at first use.
     """
-    code = f"from {__name__} import compile_kernels; compile_kernels()"
+    code = "from incatalog.constraint.compiling import compile_kernels; compile_kernels()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -63,21 +63,3 @@ def compiled_elsewhere() -> Iterator[None]:
         except BaseException:
             compiling.kill()
             raise
-
-
-def compile_kernels() -> None:
-    """Takes each kind of step in spans once, so that all loops are compiled."""
-    import numpy as np
-
-    from incatalog.constraint.spans import SpanBatch
-    from incatalog.constraint.weights import ItemWeights
-    from incatalog.trie.trie import ItemTrie
-
-    trie = ItemTrie.build([[4, 5], [4, 6]])
-    spans = SpanBatch(trie, 1)
-    weights = ItemWeights.build(trie, np.array([0.0, -1.0]), share=0.5)
-    slots = np.array([spans.join(weights=weights)])
-    spans.open(slots)
-    allowed = spans.allowed(slots)
-    spans.guidance(allowed)
-    spans.choose(allowed, np.array([0]))

@@ -10,6 +10,7 @@ import numpy as np
 from incatalog.codes.semantic_ids import load_semantic_ids
 from incatalog.config import SPEC_FILES
 from incatalog.constraint.answer_grammar import AnswerForm, AnswerGrammar
+from incatalog.constraint.compiling import compile_kernels
 from incatalog.constraint.control import ControlTokens, check_control_tokens, open_span
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.span import SpanConstraint
@@ -107,6 +108,8 @@ class AnswerGrammars:
         aliases = Aliases.load(folder, catalog, spec.aliases)
         items = ModelItems.of(tokenizer, spec.item_form, catalog, codes, aliases, spec.control)
         renderer = Renderer(tokenizer, items.tokens, spec.system)
+        # The first answer of a process would wait for seconds otherwise.
+        compile_kernels()
         _, end = list_scaffold(renderer, spec.list_form, 1)
         soi, eoi = items.tokens.soi_token_id, items.tokens.eoi_token_id
         stop = stop_tokens(tokenizer, end, configured)
