@@ -83,7 +83,7 @@ def main() -> None:
                 most = options.seconds, options.megabytes
                 told, failure = watched(python, contender, job, *most, options.clock)
                 if contender in _HELD:
-                    failure = failure or no_titles(told, set(json.loads(job.read_text())["titles"]))
+                    failure = no_titles(told, set(json.loads(job.read_text())["titles"])) or failure
                 row = (contender, f"{items:,}", *figures(told, failure))
                 print(*row, flush=True)
                 table.append(row)

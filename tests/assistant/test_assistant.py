@@ -266,5 +266,7 @@ def test_of_a_list_the_first_is_the_choice(assistant: Assistant) -> None:
     title = first.items[0].title
     assert answer.text.startswith(f"Of these I would take the first, which fits best. {title}")
     assert answer.items == ()
+    answer = assistant.answer([*said, user("Which one would you pick, the third or the second?")])
+    assert first.items[1].title in answer.text
     # Without a list there is nothing to choose from.
     assert assistant.answer([user("Which one would you pick?")]).items

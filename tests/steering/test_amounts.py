@@ -16,7 +16,7 @@ from incatalog.steering.amounts import amount
         ("number 2", None), ("pens for 10 dollars", None), ("recommend 500 films", None),
         ("a film for 2 people", None), ("only 3 please", 3),
         ("four friends, two of them can't stand horror", None), ("two of them are kids", None),
-        ("two of them please", 2),
+        ("two of them please", 2), ("two of those are kids", None),
     ],
 )  # fmt: skip
 def test_how_many_are_asked_for(text: str, expected: int | None) -> None:

@@ -39,6 +39,8 @@ DESK = Steering.of(OFFICE, encoder="words").listener
         ("my husband doesn't like horror", ["category!=Horror"]),
         ("something for adults instead", ["category!=Children's"]),
         ("adults only, please", ["category!=Children's"]),
+        ("an adult comedy", ["category!=Children's", "category=Comedy"]),
+        ("for adults and children", ["category=Children's"]),
         ("hello", []),
     ],
 )  # fmt: skip
@@ -100,7 +102,7 @@ def test_titles_are_no_names_that_nobody_has() -> None:
 
 def test_words_of_talk_say_nothing() -> None:
     found = FILM.hear("exactly three, my friend said, similar to what people usually like")
-    assert (found.shown_words, found.k) == (("friend",), 3)
+    assert (found.beyond, found.k) == (("friend",), 3)
 
 
 def test_trends() -> None:

@@ -28,6 +28,8 @@ from incatalog.steering.negation import blanked, denied
         ("my son is afraid of ghosts", ["ghosts"]),
         ("a film about hate crimes", []),
         ("a man who is afraid of ghosts", []),
+        ("who's afraid of ghosts", []),
+        ("for someone who hates horror", ["horror"]),
         ("not only comedies", []),
         ("no problem", []),
         ("i am not sure", []),

@@ -22,6 +22,7 @@ MEMORY = Steering.of(FILMS, encoder="words").listener.memory
         ("a French comedy", ()),
         ("Surprise me with something", ()),
         ("a film with Mum and Dad", ()),
+        ("I need it by Friday", ()),
         ("something with tom hanks", ()),
         ("SOMETHING WITH TOM HANKS", ()),
         ("Zeig mir Filme mit Tom Hanks", ()),

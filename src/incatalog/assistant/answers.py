@@ -197,9 +197,7 @@ class Answering:
             yield ("\n" if place else "") + told
             if why and (reason := self._reason_alone(row)):
                 yield f" {reason}"
-            elif not (
-                why or which or plan.having or len(rows) > 1 or told.endswith(frames.NO_MORE)
-            ):
+            elif not (why or plan.having or len(rows) > 1 or told.endswith(frames.NO_MORE)):
                 yield f" {frames.NO_MORE}"
         if len(rows) > 1 and not (why or plan.having):
             yield f"\n{frames.NO_MORE_OF_THEM}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from incatalog.assistant.facts import AskedFor
-from incatalog.assistant.having import Having, having
+from incatalog.assistant.having import Having, having, name_asked_for
 from incatalog.assistant.invented import names_in
 from incatalog.assistant.known_names import known_names
 from incatalog.assistant.plan import (
@@ -38,7 +38,7 @@ USUAL_COUNT = 5
 # Part of the context that is kept free for the answer where a conversation is shortened.
 _ANSWERS_SHARE = 4
 _DISLIKES = re.compile(
-    r"\b(?:hate[ds]?|dislike[ds]?|boring|bored|awful|terrible|worst|bad|not|never|no|without|"
+    r"\b(?:hate[ds]?|dislike[ds]?|detest(?:s|ed)?|loathe[ds]?|boring|bored|awful|terrible|worst|bad|not|never|no|without|"
     r"except|unlike|don['’]?t|didn['’]?t|can['’]?t|isn['’]?t|wasn['’]?t)\b",
     re.IGNORECASE,
 )
@@ -171,9 +171,11 @@ class PlanMaker:
 
     def _having(self, asked: Enquiry, wish: Wish | None) -> Having | None:
         """What the catalog has of a name that the message asks for."""
+        text, steering = said_by(asked.messages[-1]), self.recommender.steering
+        if name_asked_for(text) is None:
+            return None
         items, filters = self.recommender.items, () if wish is None else wish.filters
-        live, text = items.grounding.trie.live_rows, said_by(asked.messages[-1])
-        steering = self.recommender.steering
+        live = items.grounding.trie.live_rows
         # What was said before names no kind in this question.
         understood = steering is not None and bool(steering.listener.hear(text).filters)
         found = having(text, items.catalog, live, known_names(items), understood=understood)
@@ -194,7 +196,8 @@ class PlanMaker:
         if count is None and found is not None and found.rows:
             return "explain", 0, found.rows
         if count is None and before and asks_which(text):
-            return "explain", 0, before[:1]
+            among = [row for row in before if row in about] or before
+            return "explain", 0, among[:1]
         if count is None:
             act = act_of(
                 text,
@@ -336,7 +339,7 @@ def _named(asked: Enquiry, wish: Wish | None, titles: Sequence[str]) -> AskedFor
         return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted))
     unheard = {word.casefold() for name in wish.unmentioned for word in name.split()} | taken
     steered = wish.log_weights is not None
-    words = wish.beyond if steered else ()
+    words = wish.words if steered else ()
     return AskedFor(
         tuple(dict.fromkeys(kinds)),
         tuple(others),

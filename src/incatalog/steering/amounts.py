@@ -27,6 +27,7 @@ _LIST = re.compile(
 )
 _ONE = re.compile(rf"\b(?:just|only|exactly|single)\s+one\b|\bone\s+{_NOUN}\b")
 # "Two of them can't stand horror" counts people.
+_OF_THEM = re.compile(r" of (?:them|these|those)$")
 _WHO_DOES = re.compile(
     r"\s+(?:am|are|is|were|was|have|has|had|do|does|did|don|didn|can|could|will|would|want|need|"
     r"likes?|loves?|hates?|prefers?|just|only|also|already|never|always|really)\b"
@@ -55,7 +56,7 @@ def amount(lower: str) -> Amount | None:
     for pattern in (_LIST, _BEHIND):
         for match in pattern.finditer(lower):
             said, start, end = match["count"], match.start("count"), match.end("count")
-            of_people = match[0].endswith(" of them") and _WHO_DOES.match(lower, match.end())
+            of_people = _OF_THEM.search(match[0]) and _WHO_DOES.match(lower, match.end())
             if (
                 of_people
                 or _OTHER.match(lower, end)

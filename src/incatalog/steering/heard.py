@@ -59,8 +59,7 @@ class Heard:
             the filters do not say.
         named: The same with what became filters, for when these are taken off.
         words: Words of it that say something, in the form that is compared.
-        shown_words: The same as they were written.
-        beyond: Those of them that say more than the filters.
+        beyond: Those of them that say more than the filters, as they were written.
         unwanted: What it does not want and no filter says.
         pointing: Single items that it speaks of.
         trends: Which way prices and years are to go.
@@ -74,7 +73,6 @@ class Heard:
     wanted: str = ""
     named: str = ""
     words: tuple[str, ...] = ()
-    shown_words: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
     pointing: Pointing = field(default_factory=Pointing)
@@ -168,7 +166,6 @@ class Listener:
             wanted=plain if beyond else "",
             named=plain,
             words=tuple(word.stem for _, word in telling),
-            shown_words=tuple(word.text.lower() for _, word in telling),
             beyond=tuple(word.text.lower() for at, word in telling if at not in said_by_filters),
             unwanted=tuple(unwanted),
             pointing=pointing,

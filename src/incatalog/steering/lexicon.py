@@ -46,7 +46,8 @@ _SAME = (
 )
 # Who wants one has no use for the other.
 ADULTS = re.compile(
-    r"\b(?:only |just )?for (?:us )?(?:adults|grown-?ups)\b|\badults? only\b|\badult \w+"
+    r"\b(?:only |just )?for (?:us )?(?:adults|grown-?ups)\b(?! (?:and|or|&) )|\badults? only\b|"
+    r"(?<!young )\badult\b(?= \w)"
 )
 CHILDREN = "children"
 _OWNERS = frozenset(("my", "your", "his", "her", "our", "their", "a", "an", "the"))

@@ -208,8 +208,7 @@ class Steering:
             about,
             newest.k,
             self.recommends(_last_text(messages), newest, follows=_follows(messages)),
-            tuple(dict.fromkeys(w for turn in _of_this_wish(turns) for w in turn.shown_words)),
-            tuple(dict.fromkeys(w for turn in _of_this_wish(turns) for w in turn.beyond)),
+            tuple(dict.fromkeys(_said_of_this(turns))),
             tuple(dict.fromkeys(text for turn in turns for text in turn.unwanted)),
             newest.lacking,
             newest.unmentioned,
@@ -369,10 +368,10 @@ def _wanted(turn: Heard, off: frozenset[str]) -> str:
     return turn.named if any(one.id in off for one in turn.filters) else turn.wanted
 
 
-def _of_this_wish(turns: Sequence[Heard]) -> Iterator[Heard]:
-    """The newest wish and what was added to it, the newest first."""
+def _said_of_this(turns: Sequence[Heard]) -> Iterator[str]:
+    """Words of the newest wish and of what was added to it, the newest first."""
     for turn in reversed(turns):
-        yield turn
+        yield from turn.beyond
         if turn.anew:
             return
 

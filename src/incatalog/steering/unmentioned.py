@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 
+from incatalog.data.word_forms import stem
 from incatalog.steering.lexicon import Known
 from incatalog.steering.stems import GRAMMAR, words_of
 
@@ -12,7 +14,11 @@ _NAME = re.compile(rf"\b{_WORD}(?:\s+(?:(?:of|de|la|van|von|der|the)\s+)*{_WORD}
 # Behind these a single word with a capital is a name too.
 _BEFORE = re.compile(r"\b(?:by|with|starring|featuring|from)\s+$")
 _BEGINS = re.compile(r"(?:^|[.!?:\n])\W*$")
-_RELATIVES = frozenset(("mum", "mom", "dad", "grandma", "grandpa", "mummy", "daddy"))
+_RELATIVES = ("mum", "mom", "dad", "grandma", "grandpa", "mummy", "daddy")
+# Names that are of no item and no maker: "with Mum and Dad", "by Friday".
+_EVERYDAY = frozenset(
+    stem(name.lower()) for name in (*_RELATIVES, *calendar.day_name, *calendar.month_name[1:])
+)
 
 
 def unmentioned(text: str, known: Known) -> tuple[str, ...]:
@@ -39,7 +45,7 @@ def unmentioned(text: str, known: Known) -> tuple[str, ...]:
         alone = len(words) == 1
         if alone and (_BEGINS.search(before) or not _BEFORE.search(before)):
             continue
-        if any(word.stem in _RELATIVES for word in words):
+        if any(word.stem in _EVERYDAY for word in words):
             continue
         if any(not word.stem.isdigit() and not known.count(word.stem) for word in words):
             found.append(name)

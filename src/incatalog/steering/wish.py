@@ -52,8 +52,7 @@ class Wish:
         about: Rows that the wanted items are to be like.
         k: How many items are asked for, if that was said.
         recommends: Whether an answer should name items.
-        words: What was asked for, in words that say something.
-        beyond: Those of them that say more than the filters.
+        words: What was asked for, in words that say more than the filters.
         avoided: What is not wanted and no filter says.
         lacking: What the last message limits and no item of the catalog has, such as "prices".
         unmentioned: Names in the last message that no item has in its text.
@@ -66,7 +65,6 @@ class Wish:
     k: int | None = None
     recommends: bool = False
     words: tuple[str, ...] = ()
-    beyond: tuple[str, ...] = ()
     avoided: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     unmentioned: tuple[str, ...] = ()

@@ -108,14 +108,14 @@ class AnswerGrammars:
         aliases = Aliases.load(folder, catalog, spec.aliases)
         items = ModelItems.of(tokenizer, spec.item_form, catalog, codes, aliases, spec.control)
         renderer = Renderer(tokenizer, items.tokens, spec.system)
-        # The first answer of a process would wait for seconds otherwise.
-        compile_kernels()
         _, end = list_scaffold(renderer, spec.list_form, 1)
         soi, eoi = items.tokens.soi_token_id, items.tokens.eoi_token_id
         stop = stop_tokens(tokenizer, end, configured)
         control = check_control_tokens(items.grounding.trie, soi, eoi, stop)
         only = tuple(code_token_ids(tokenizer, spec.code_sizes))
         named = domain or catalog.name
+        # The first answer of a process would wait for seconds otherwise.
+        compile_kernels()
         return cls(folder, spec, named, items, control, only, renderer, kept)
 
     def grammar(self, asked: ItemRequest, *, together: bool = False) -> AnswerGrammar:
