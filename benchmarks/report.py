@@ -107,10 +107,10 @@ def publish(name: str, question: str, body: str) -> None:
 
 
 def publish_part(name: str, command: str, heading: str, body: str) -> None:
-    """Prints a result and puts it behind that of ``NAME``, in place of the one of its heading."""
+    """Prints a result and puts it behind that of ``NAME``, or where the part of its heading is."""
     text = f"{heading}\n\n{_made_by(command)}\n\n{body}\n"
     print(text)
     path = RESULTS / f"{name}.md"
     first, *others = path.read_text(encoding="utf-8").split(_PART)
-    kept = [part for part in others if not part.startswith(f"{heading}\n")]
-    path.write_text(_PART.join([first, *kept, text]), encoding="utf-8")
+    parts = {part.partition("\n")[0]: part for part in others} | {heading: text}
+    path.write_text(_PART.join([first, *parts.values()]), encoding="utf-8")
