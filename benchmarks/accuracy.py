@@ -71,7 +71,9 @@ def main() -> None:
             for seed in seeds[domain]
         ],
     )
-    publish("accuracy", "Accuracy of the three methods beside the best recommenders at hand", _ABOUT)
+    publish(
+        "accuracy", "Accuracy of the three methods beside the best recommenders at hand", _ABOUT
+    )
     for domain in domains:
         body = section(study, domain, list(seeds[domain]), methods[domain])
         publish_part("accuracy", "accuracy", domain.name, body)
