@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from incatalog.errors import BackboneError
+from incatalog.errors import BackboneError, HubError
 from incatalog.quickstart.chat_model import local_model
 
 
@@ -25,8 +25,9 @@ def test_a_folder_is_taken_if_it_can_chat(tiny_backbone, tmp_path: Path) -> None
 
 def test_what_is_no_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    for name in ("nobody/no-such-model", "not a name"):
-        with pytest.raises(BackboneError, match="neither a folder nor a model that the hub gives"):
-            local_model(name)
+    with pytest.raises(HubError, match="--model nobody/no-such-model: is not in the cache"):
+        local_model("nobody/no-such-model")
+    with pytest.raises(HubError, match="--model not a name: neither a folder here nor a name"):
+        local_model("not a name")
     with pytest.raises(BackboneError, match=r"holds no config\.json"):
         local_model(str(tmp_path))

@@ -55,7 +55,7 @@ def on_disk(name: str | Path, revision: str | None = None, *, flag: str = "") ->
         return name
     if revision is None and Path(text).parent.is_dir():
         return name
-    return _downloaded(text, revision, place)
+    return downloaded(text, revision, place=place)
 
 
 def with_model_here(settings: _S) -> _S:
@@ -68,8 +68,12 @@ def with_model_here(settings: _S) -> _S:
     return here
 
 
-def _downloaded(name: str, revision: str | None, place: str) -> str:
-    """The folder of the cache with all that is read of a model."""
+def downloaded(name: str, revision: str | None = None, *, place: str) -> str:
+    """The folder of the cache with all that is read of a model; `place` begins errors.
+
+    Raises:
+        HubError: The hub does not give the model, and the cache does not hold it.
+    """
     from huggingface_hub import snapshot_download
 
     try:
@@ -110,6 +114,8 @@ def hub_fault(error: Exception, name: str, revision: str | None) -> str:
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
+    if isinstance(error, errors.HFValidationError):
+        return "neither a folder here nor a name of the hub; expected a folder or org/name"
     if isinstance(error, errors.GatedRepoError):
         return f"is gated; ask for access at {hub}/{name}, then {_LOG_IN}"
     if isinstance(error, errors.RepositoryNotFoundError):
