@@ -55,14 +55,14 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
         DataError: Data, questions or conversations are broken.
         MissingExtraError: rapidfuzz is not installed.
     """
-    settings = with_model_here(settings)
     if settings.before and settings.chat is None:
         raise ConfigError("--before: its perplexity needs conversations; give them with --chat")
     if settings.exclude_seen and not settings.grounded:
         raise ConfigError("--exclude-seen: nothing can be excluded with --no-grounded")
+    require("rapidfuzz", extra="evaluate")
+    settings = with_model_here(settings)
     check_language_model(settings.model)
     check_asked(settings)
-    require("rapidfuzz", extra="evaluate")
     inputs = {name: getattr(settings, name) for name in ("questions", "examples", "chat")}
     if settings.before and Path(settings.before).is_dir():
         inputs["before"] = Path(settings.before)

@@ -40,9 +40,9 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
         raise ConfigError("--only-local: needs a folder of tasks; name it with --task-path")
     if settings.task_path is not None and not settings.task_path.is_dir():
         raise ConfigError(f"--task-path {settings.task_path}: no such folder")
+    require("lm_eval", extra="lm-eval")
     settings = with_model_here(settings)
     check_language_model(settings.model)
-    require("lm_eval", extra="lm-eval")
     inputs = {**model_files(settings.model), "tasks": settings.task_path}
     stage, free = "evaluate general", ("verify",)
     run = open_run(settings.out, stage, settings, inputs=inputs, free_fields=free)

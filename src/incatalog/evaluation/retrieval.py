@@ -74,10 +74,10 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
         VectorError: The data is another catalog and its vectors are missing or do not fit.
         MissingExtraError: matplotlib is not installed.
     """
+    require("matplotlib", extra="plot")
     settings = with_model_here(settings)
     check_language_model(settings.model, _WANTED)
     check_asked(settings)
-    require("matplotlib", extra="plot")
     run = EvaluationRun("evaluate retrieval", settings, lambda summary: [places_table(summary)])
     if run.finished:
         return settings.out

@@ -72,9 +72,9 @@ def train_grpo(settings: GrpoSettings) -> Path:
         DataError: The data cannot be trained on, or has another catalog than the model.
         ArtifactError: The run folder holds something else.
     """
+    require("trl", extra="grpo")
     settings = with_model_here(settings)
     check_config(settings)
-    require("trl", extra="grpo")
     on_cpu = trains_on_cpu(settings.device)
     check_groups(settings, PartialState(cpu=on_cpu).num_processes)
     catalog, split = _read(settings)
