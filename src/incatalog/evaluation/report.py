@@ -77,7 +77,8 @@ def evaluate_report(settings: EvaluateReportSettings) -> Path:
     """
     if not settings.runs:
         raise ConfigError("--runs: none given; expected folders of `incatalog evaluate`")
-    require("jinja2", extra="evaluate")
+    for name in ("jinja2", "matplotlib"):
+        require(name, extra="evaluate")
     runs = _named([FinishedRun.load(folder, RECOMMEND, CHAT) for folder in settings.runs])
     inputs = {
         f"run {number}/{name}": run.folder / name
