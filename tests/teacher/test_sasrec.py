@@ -40,6 +40,11 @@ def test_later_items_do_not_reach_back(network: SasRec) -> None:
     assert not torch.allclose(first[3:], second[3:])
 
 
+def test_the_newest_item_alone_has_the_state_it_has_among_all(network: SasRec) -> None:
+    items = network.pad([np.array([4]), np.array([1, 2, 3, 4, 5, 6]), np.arange(3)])
+    torch.testing.assert_close(network.last_hidden(items), network(items)[:, -1])
+
+
 def test_the_order_of_items_matters(network: SasRec) -> None:
     hidden = network.last_hidden(network.pad([np.array([1, 2, 3]), np.array([2, 1, 3])]))
     assert not torch.allclose(hidden[0], hidden[1])
@@ -77,7 +82,7 @@ def test_blocks_equal_torch_post_norm_encoder(network: SasRec, sizes: SasRecSize
     hidden = torch.randn(2, 5, sizes.hidden, generator=torch.Generator().manual_seed(0))
     causal = torch.ones(5, 5, dtype=torch.bool).tril()
     torch.testing.assert_close(
-        block(hidden, causal[None, None]),
+        block(hidden, causal[None, None], 5),
         layer.train()(hidden, src_mask=~causal),
         atol=1e-5,
         rtol=1e-5,

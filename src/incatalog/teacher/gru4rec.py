@@ -49,5 +49,9 @@ class Gru4Rec(SasRec):
         back = (places - padding) % max(length, 1)
         return hidden.gather(1, back[:, :, None].expand_as(hidden))
 
+    def _hidden(self, items: Int64[Tensor, "batch length"], asked: int) -> Hidden:
+        hidden: Tensor = self(items)[:, -asked:]
+        return hidden
+
 
 NETWORKS: Mapping[str, type[SasRec]] = {one.kind: one for one in (SasRec, Gru4Rec)}

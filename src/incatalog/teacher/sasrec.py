@@ -65,14 +65,16 @@ class _Attention(nn.Module):
         self.query, self.key, self.value, self.dense = layers
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
 
-    def forward(self, hidden: Hidden, mask: Mask) -> Hidden:
-        """Mixes positions; `mask` is True where a query may look at a key."""
-        parts = (layer(hidden) for layer in (self.query, self.key, self.value))
+    def forward(self, hidden: Hidden, mask: Mask, asked: int) -> Hidden:
+        """Mixes positions for the last `asked` of them; `mask` says which keys a query may see."""
+        own = hidden[:, -asked:]
+        parts = self.query(own), self.key(hidden), self.value(hidden)
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in parts)
         dropout = self.dropout.p if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
+        seen = mask[..., -asked:, :]
+        mixed = functional.scaled_dot_product_attention(query, key, value, seen, dropout)
         mixed = self.dense(mixed.transpose(1, 2).flatten(2))
-        result: Tensor = self.norm(hidden + self.dropout(mixed))
+        result: Tensor = self.norm(own + self.dropout(mixed))
         return result
 
 
@@ -99,8 +101,8 @@ class _Block(nn.Module):
         self.attention = _Attention(sizes)
         self.feed_forward = _FeedForward(sizes)
 
-    def forward(self, hidden: Hidden, mask: Mask) -> Hidden:
-        result: Tensor = self.feed_forward(self.attention(hidden, mask))
+    def forward(self, hidden: Hidden, mask: Mask, asked: int) -> Hidden:
+        result: Tensor = self.feed_forward(self.attention(hidden, mask, asked))
         return result
 
 
@@ -133,6 +135,10 @@ class SasRec(nn.Module):
 
     def forward(self, items: Int64[Tensor, "batch length"]) -> Hidden:
         """Hidden state at every position, at most `max_length`; at padding it means nothing."""
+        return self._hidden(items, items.shape[1])
+
+    def _hidden(self, items: Int64[Tensor, "batch length"], asked: int) -> Hidden:
+        """The same for the last `asked` positions."""
         length, last = items.shape[1], self.sizes.max_length
         positions = torch.arange(last - length, last, device=items.device)
         hidden: Tensor = self.item_embedding(items) + self.position_embedding(positions)
@@ -141,14 +147,14 @@ class SasRec(nn.Module):
         itself = torch.eye(length, dtype=torch.bool, device=items.device)
         causal = itself.new_ones(length, length).tril()
         mask = (causal & (items != 0)[:, None, :]) | itself
-        for block in self.blocks:
-            hidden = block(hidden, mask[:, None])
+        for number, block in enumerate(self.blocks, start=1):
+            # Nothing reads what the last block makes of other positions.
+            hidden = block(hidden, mask[:, None], asked if number == len(self.blocks) else length)
         return hidden
 
     def last_hidden(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch hidden"]:
         """Hidden state after the newest item."""
-        result: Tensor = self(items)[:, -1]
-        return result
+        return self._hidden(items, 1)[:, -1]
 
     def item_scores(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch items"]:
         """Scores (logits) of all items by row."""
