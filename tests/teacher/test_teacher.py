@@ -26,6 +26,23 @@ def test_answers_follow_the_scores_of_the_network(
         assert rows.tolist() == order[:4]
 
 
+def test_short_histories_are_not_padded_to_long_ones(
+    teacher: InProcessTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = [[1], [5, 6, 7, 8], [2], [3, 4], [9, 8, 7, 6, 5], []]
+    alone = [teacher.scores([history])[0] for history in histories if history]
+    shapes, whole = [], SasRec.last_hidden
+
+    def noted(network: SasRec, items: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(items.shape))
+        return whole(network, items)
+
+    monkeypatch.setattr(SasRec, "last_hidden", noted)
+    found = teacher.score_block([np.array(history, dtype=np.int64) for history in histories])
+    assert sorted(shapes) == [(1, 1), (1, 2), (2, 1), (2, 5)]
+    np.testing.assert_allclose(found[:-1], np.stack(alone), atol=1e-6)
+
+
 def test_long_histories_count_by_their_newest_items(teacher: InProcessTeacher) -> None:
     long = [20, 21, 22, 1, 2, 3, 4, 5, 6]
     scores = teacher.scores([long, long[-6:], long[-5:]])

@@ -193,8 +193,15 @@ class InProcessTeacher(ScoringTeacher):
         left_out: Sequence[Rows] | None = None,  # noqa: ARG002 - a network does not count
     ) -> Float[Tensor, "batch items"]:
         """Scores of the network; see `ScoringTeacher.score_block`."""
-        items = self._network.pad(histories)
-        return self._network.item_scores(self._network.last_hidden(items)).float()
+        network = self._network
+        # Short histories beside a long one would be padded to its length.
+        sizes = np.array([min(len(rows), self.window).bit_length() for rows in histories])
+        hidden = network.item_embedding.weight.new_empty(len(sizes), network.sizes.hidden)
+        for size in np.unique(sizes):
+            alike = np.flatnonzero(sizes == size)
+            rows = [histories[line] for line in alike.tolist()]
+            hidden[alike] = network.last_hidden(network.pad(rows, width=1))
+        return network.item_scores(hidden).float()
 
 
 class RecurrentTeacher(InProcessTeacher):
