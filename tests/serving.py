@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -101,7 +102,7 @@ class Reply:
 
 
 class Client:
-    """One kept connection that sends what it is given, once."""
+    """One kept connection, opened anew where the server has closed it, that sends things once."""
 
     def __init__(self, url: str) -> None:
         host, port = url.removeprefix("http://").split(":")
@@ -110,6 +111,10 @@ class Client:
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         if isinstance(body, dict):
             body = json.dumps(body).encode()
+        # A server closes what was idle for long, as while the tests of other fixtures ran.
+        idle = self._connection.sock
+        if idle is not None and select.select([idle], [], [], 0)[0]:
+            self._connection.close()
         self._connection.request(
             method, path, body, {"Content-Type": "application/json", **headers}
         )
