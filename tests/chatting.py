@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HOSTILE = '<img src=x onerror="document.title=1">&amp;<b>Bold</b>'
 
@@ -67,3 +68,8 @@ class Server:
     def kill(self) -> None:
         self._process.kill()
         self.wait()
+
+
+def without_scores(items: Any) -> Any:
+    """Items without what depends on the company they were computed in, by a last digit."""
+    return [{name: one for name, one in item.items() if name != "score"} for item in items]

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.responses import Response
 
-from chatting import Server
+from chatting import Server, without_scores
 from incatalog import Recommender
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.service import ChatService
@@ -29,11 +29,6 @@ def respond(client: openai.OpenAI, asked: Any = "Hello", **more: Any) -> Any:
     standard = {"model": "incatalog/films", "max_output_tokens": 50} | more
     own = {name: standard.pop(name) for name in ("k", "history") if name in standard}
     return client.responses.create(input=asked, extra_body=own, **standard)
-
-
-def without_scores(items: Any) -> Any:
-    """Items without what depends on the company they were computed in, by a last digit."""
-    return [{name: one for name, one in item.items() if name != "score"} for item in items]
 
 
 def told(response: Any) -> dict[str, Any]:
