@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -321,7 +322,7 @@ def test_a_trained_model_comes_back_with_its_spec(titles, tied, tmp_path):
     save_model(tmp_path, backbone, spec)
     loaded, found = load_model(tmp_path, "cpu")
     assert found.tokenizer_fingerprint
-    assert found.versions["torch"] == torch.__version__
+    assert found.versions["torch"] == version("torch")
     assert dataclasses.replace(found, tokenizer_fingerprint="", versions={}) == spec
     ids = some_ids(backbone)
     assert torch.equal(logits_of(loaded.model, ids), logits_of(backbone.model, ids))
