@@ -422,6 +422,11 @@ def test_a_device_that_is_not_there_is_an_error(
         ("study", "accelerate", "train,items,evaluate"),
         ("study", "sentence_transformers", "train,items,evaluate"),
         ("demo", "fastapi", "serve"),
+        ("evaluate general", "lm_eval", "lm-eval"),
+        ("evaluate retrieval", "matplotlib", "plot"),
+        ("evaluate chat", "rapidfuzz", "evaluate"),
+        ("evaluate report", "matplotlib", "evaluate"),
+        ("batch", "ray", "ray"),
     ],
 )
 def test_a_missing_package_is_named_before_anything_is_done(
@@ -433,6 +438,11 @@ def test_a_missing_package_is_named_before_anything_is_done(
         "rewrite train": ["--model", "model", "--data", "data", "--scorers", "x.yaml"],
         "study": [],
         "demo": [],
+        "evaluate general": ["--model", "nobody/nowhere", "--tasks", "films"],
+        "evaluate retrieval": ["--model", "nobody/nowhere", "--data", "data"],
+        "evaluate chat": ["--model", "nobody/nowhere", "--data", "data", "--questions", "q.jsonl"],
+        "evaluate report": ["runs"],
+        "batch": ["--model", "nobody/nowhere", "--histories", "u.parquet", "--on", "ray"],
     }[command]
     # None in the place of a module is what Python takes for one that cannot be found.
     program = (
@@ -448,6 +458,21 @@ def test_a_missing_package_is_named_before_anything_is_done(
         f"error: {missing} is not installed; run: pip install 'incatalog[{extra}]'\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_what_reads_the_state_of_a_service_is_looked_for_first() -> None:
+    program = (
+        "import sys; sys.modules['psycopg'] = None;"
+        "from incatalog.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["serve", "--model", "nobody/nowhere", "--state", "postgresql://me@nowhere/films"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: psycopg is not installed; run: pip install 'incatalog[postgres]'\n"
+    )
 
 
 def test_a_package_that_is_missed_on_the_way_is_one_line_too(tmp_path: Path) -> None:

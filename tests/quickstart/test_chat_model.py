@@ -29,5 +29,10 @@ def test_what_is_no_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         local_model("nobody/no-such-model")
     with pytest.raises(HubError, match="--model not a name: neither a folder here nor a name"):
         local_model("not a name")
+    # A mistyped folder is no model of somebody else.
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HubError, match="--model runs/modle: neither a folder here nor a name"):
+        local_model("runs/modle")
     with pytest.raises(BackboneError, match=r"holds no config\.json"):
         local_model(str(tmp_path))

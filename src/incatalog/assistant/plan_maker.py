@@ -38,8 +38,8 @@ USUAL_COUNT = 5
 # Part of the context that is kept free for the answer where a conversation is shortened.
 _ANSWERS_SHARE = 4
 _DISLIKES = re.compile(
-    r"\b(?:hate[ds]?|dislike[ds]?|detest(?:s|ed)?|loathe[ds]?|boring|bored|awful|terrible|worst|bad|not|never|no|without|"
-    r"except|unlike|don['’]?t|didn['’]?t|can['’]?t|isn['’]?t|wasn['’]?t)\b",
+    r"\b(?:hate[ds]?|dislike[ds]?|detest(?:s|ed)?|loathe[ds]?|boring|bored|awful|terrible|worst|"
+    r"bad|not|never|no|without|except|unlike|don['’]?t|didn['’]?t|can['’]?t|isn['’]?t|wasn['’]?t)\b",
     re.IGNORECASE,
 )
 _LIKENESS = re.compile(r"\b(?:like|similar|more of|such as|close to)\b", re.IGNORECASE)

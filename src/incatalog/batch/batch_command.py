@@ -50,6 +50,8 @@ def make_lists(settings: BatchSettings, console: Console | None = None) -> None:
         if not ray:
             require("vllm.version", extra="vllm")
         checked_arguments(settings.vllm)
+    if ray:
+        require("ray", extra="ray")
     settings = rooted(with_model_here(settings))
     kind = model_kind(settings.model)
     refuse_model_flags(settings, kind)

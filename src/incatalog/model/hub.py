@@ -14,6 +14,7 @@ from incatalog.errors import ConfigError, HubError, first_line
 
 _S = TypeVar("_S")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+NO_NAME = "neither a folder here nor a name of the hub; expected a folder or org/name"
 _LOG_IN = "set HF_TOKEN, or run `hf auth login`"
 # Files that run code when they are read.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.dill")
@@ -55,7 +56,7 @@ def on_disk(name: str | Path, revision: str | None = None, *, flag: str = "") ->
         return name
     if revision is None and Path(text).parent.is_dir():
         return name
-    return downloaded(text, revision, place=place)
+    return _downloaded(text, revision, place)
 
 
 def with_model_here(settings: _S) -> _S:
@@ -68,12 +69,8 @@ def with_model_here(settings: _S) -> _S:
     return here
 
 
-def downloaded(name: str, revision: str | None = None, *, place: str) -> str:
-    """The folder of the cache with all that is read of a model; `place` begins errors.
-
-    Raises:
-        HubError: The hub does not give the model, and the cache does not hold it.
-    """
+def _downloaded(name: str, revision: str | None, place: str) -> str:
+    """The folder of the cache with all that is read of a model."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -115,7 +112,7 @@ def hub_fault(error: Exception, name: str, revision: str | None) -> str:
 
     hub = constants.ENDPOINT
     if isinstance(error, errors.HFValidationError):
-        return "neither a folder here nor a name of the hub; expected a folder or org/name"
+        return NO_NAME
     if isinstance(error, errors.GatedRepoError):
         return f"is gated; ask for access at {hub}/{name}, then {_LOG_IN}"
     if isinstance(error, errors.RepositoryNotFoundError):

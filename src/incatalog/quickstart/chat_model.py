@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from incatalog.errors import BackboneError
+from incatalog.errors import BackboneError, HubError
 
 _PACKAGED = "smollm2"
 
@@ -16,16 +16,19 @@ def local_model(name: str) -> str:
 
     Raises:
         BackboneError: There is no such folder, or the model cannot chat.
-        HubError: The hub does not give the model, and the cache does not hold it.
+        HubError: It is no name of a model there, or the hub does not give it and the cache does
+            not hold it.
         MissingExtraError: The packaged one is not installed.
     """
-    from incatalog.model.hub import downloaded
+    from incatalog.model.hub import NO_NAME, on_disk
     from incatalog.model.pretrained import source_of
 
     source = source_of(name)
     if name == _PACKAGED:
         return name
-    folder = Path(source if isinstance(source, Path) else downloaded(name, place=f"--model {name}"))
+    folder = source if isinstance(source, Path) else Path(on_disk(name, flag="--model"))
+    if not folder.is_dir():
+        raise HubError(f"--model {name}: {NO_NAME}")
     if not _can_chat(folder):
         raise BackboneError(
             f"--model {name}: its tokenizer has no chat template; choose an instruction-tuned model"

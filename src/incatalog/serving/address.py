@@ -18,13 +18,20 @@ def is_url(address: str | Path) -> bool:
 
 
 def check_address(flag: str, address: str) -> None:
-    """A ConfigError for an address of a database that is of no known kind."""
+    """Makes sure that an address is of a known kind, and that what reads it is installed.
+
+    Raises:
+        ConfigError: It is of no known kind.
+        MissingExtraError: psycopg is not installed.
+    """
     found = _SCHEME.match(address)
     if not address or (found is not None and found[1].lower() not in _POSTGRES):
         what = "the path of a SQLite file, or postgresql://USER@HOST/DATABASE"
         # The rest of it may hold a password.
         shown = address if found is None else f"{found[0]}…"
         raise ConfigError(f"{flag} {shown}: expected {what}")
+    if found is not None:
+        require("psycopg", extra="postgres")
 
 
 def opened(address: str | Path, tables: str, timeout: float, *, durable: bool = True) -> Database:
