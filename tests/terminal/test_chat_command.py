@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from incatalog.cli import main
@@ -44,6 +45,19 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._own, text.encode())
+
+    def interrupt(self) -> None:
+        """Types Ctrl-C at a prompt that is read.
+
+        Python loses a signal between the prompt's appearance and the wait for a key.
+        """
+        until, quiet = time.monotonic() + _PATIENCE, 0
+        while quiet < 3:
+            assert time.monotonic() < until, "the command does not wait for a key"
+            state = psutil.Process(self._process.pid).status()
+            quiet = quiet + 1 if state == psutil.STATUS_SLEEPING else 0
+            time.sleep(0.05)
+        self.type("\x03")
 
     def ended(self) -> int:
         while self._read(0.5):
@@ -91,10 +105,10 @@ def test_a_conversation_in_a_terminal(model: Path) -> None:
     assert "Price: " in terminal.wait_for("score: ")
     terminal.wait_for("> ")
     # What was said before it was stopped has been said, and at the prompt Ctrl-C leaves twice.
-    terminal.type("\x03")
+    terminal.interrupt()
     assert "Ctrl-C again leaves" in terminal.wait_for("leaves.*\n")
     terminal.wait_for("> ")
-    terminal.type("\x03")
+    terminal.interrupt()
     assert terminal.ended() == 0
     assert "Traceback" not in terminal.shown
 
