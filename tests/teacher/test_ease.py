@@ -86,6 +86,8 @@ def test_a_history_left_out_was_never_counted(
         expected.append(fitted([*others, []], options).scores([asked[-1]])[0])
     found = teacher.scores(asked, left_out=histories)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    # What a history leaves out is kept, and is the same the second time.
+    assert teacher.scores(asked, left_out=histories).tolist() == found.tolist()
 
 
 def test_items_without_training_score_nothing() -> None:

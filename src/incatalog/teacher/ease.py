@@ -19,6 +19,7 @@ from scipy import linalg, sparse
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
+from incatalog.recent import RecentlyUsed
 from incatalog.teacher.counted import (
     Block,
     CountedTeacher,
@@ -28,6 +29,9 @@ from incatalog.teacher.counted import (
     training_counts,
 )
 from incatalog.teacher.row_lists import Rows, ragged
+
+# Numbers of the diagonals that are kept, of users whose own history was left out: 64 MB.
+_KEPT = 2**23
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Ease(CountedTeacher):
         super().__init__(catalog, counts, temperature)
         self._inverse, self._options = inverse, options
         self._diagonal: Counts = np.diagonal(inverse).astype(np.float64)
+        self._kept: RecentlyUsed[bytes, _Without] = RecentlyUsed(max(1, _KEPT // len(catalog)))
 
     @classmethod
     def from_histories(
@@ -119,30 +124,46 @@ class Ease(CountedTeacher):
             _, items, weights = newest_weights([rows], self._options.newest, self._options.recency)
             used, at = np.unique(items, return_inverse=True)
             asked = np.bincount(at, weights=weights)
-            own = np.empty(0, np.int64) if left_out is None else left_out[index]
-            if len(own):
-                inverse, diagonal = self._without(used, np.asarray(own, dtype=np.int64))
-            else:
-                inverse, diagonal = self._inverse[used].astype(np.float64), self._diagonal
-            scores[index] = -(asked @ inverse) / diagonal
+            found, diagonal = asked @ self._inverse[used].astype(np.float64), self._diagonal
+            if left_out is not None and len(left_out[index]):
+                less = self._without(left_out[index])
+                change = (found[less.items] @ less.change).astype(np.float32)
+                found += change @ self._inverse[less.items]
+                diagonal = less.diagonal
+            scores[index] = -found / diagonal
             # B is 0 on its diagonal, -P / P is -1.
             scores[index, used] += asked
         return scores
 
-    def _without(
-        self, used: Rows, own: Rows
-    ) -> tuple[Float64[np.ndarray, "used items"], Float64[np.ndarray, " items"]]:
-        """Some rows of P, and its diagonal, as if a history had not been among the training.
+    def _without(self, own: Rows) -> _Without:
+        """What P is without a training history, kept for other questions of the same user."""
+        rows = np.asarray(own, dtype=np.int64)
+        return self._kept.get(rows.tobytes(), lambda: self._made_without(rows))
 
-        With U the items of the history and C its Gram matrix, (G - U C U')^-1 is
-        P + P U (1 - C U' P U)^-1 C U' P (Sherman, Morrison and Woodbury).
-        """
+    def _made_without(self, own: Rows) -> _Without:
         items, block = _gram_block(own, self._options.window)
         columns = self._inverse[items].astype(np.float64)  # U' P
-        inner = np.eye(len(items)) - block @ columns[:, items]
-        middle = linalg.solve(inner, block @ columns)
-        rows = self._inverse[used].astype(np.float64) + columns[:, used].T @ middle
-        return rows, self._diagonal + np.einsum("ij,ij->j", columns, middle)
+        change = linalg.solve(np.eye(len(items)) - block @ columns[:, items], block)
+        diagonal = self._diagonal + np.einsum("ij,ij->j", columns, change @ columns)
+        return _Without(items, change, diagonal)
+
+
+@dataclass(frozen=True)
+class _Without:
+    """P as if a history had not been among the training.
+
+    With U the items of the history and C its Gram matrix, (G - U C U')^-1 is
+    P + P U (1 - C U' P U)^-1 C U' P (Sherman, Morrison and Woodbury).
+
+    Attributes:
+        items: U, as rows of the catalog.
+        change: (1 - C U' P U)^-1 C.
+        diagonal: That of the inverse.
+    """
+
+    items: Rows
+    change: Float64[np.ndarray, "items items"]
+    diagonal: Counts
 
 
 def check_items(num_items: int, max_items: int) -> None:

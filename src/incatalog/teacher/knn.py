@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from scipy import sparse
 
 from incatalog.data.catalog import Catalog
@@ -125,12 +125,15 @@ class ItemKnn(CountedTeacher):
             scores: np.ndarray = (asked @ self.pairs).toarray()
             scores *= self._by_column
             return scores
-        own = list(_own_pairs(left_out, self._options))
+        speak = np.zeros(shape, dtype=bool)
+        speak[lines, items] = True
+        own = list(_own_pairs(left_out, self._options, speak))
         row_sums = np.repeat(self._row_sums[None], len(histories), axis=0)
         for line, first, _, weight in own:
             np.subtract.at(row_sums, (line, first), weight)
-        left = np.where(row_sums > _NOTHING * np.maximum(self._row_sums, 1), row_sums, 0.0)
-        by_row = _inverse_powers(left[lines, items], self._options.row_power)
+        left = row_sums[lines, items]
+        left[left <= _NOTHING * np.maximum(self._row_sums[items], 1)] = 0.0
+        by_row = _inverse_powers(left, self._options.row_power)
         asked = sparse.csr_array((weights * by_row, (lines, items)), shape=shape)
         scores, speaking = (asked @ self.pairs).toarray(), asked.toarray()
         for line, first, second, weight in own:
@@ -170,18 +173,25 @@ def pair_counts(
     return both
 
 
-def _own_pairs(left_out: Lists, options: KnnOptions) -> Iterator[tuple[Rows, Rows, Rows, float]]:
-    """The pairs of each history by gap and direction: line, first item, second item, weight."""
+def _own_pairs(
+    left_out: Lists, options: KnnOptions, speak: Bool[np.ndarray, "batch items"]
+) -> Iterator[tuple[Rows, Rows, Rows, float]]:
+    """The pairs of each history whose first item speaks, by gap and direction.
+
+    Of each: line, first item, second item, weight.
+    """
     flat = np.concatenate([np.empty(0, np.int64), *left_out]).astype(np.int64)
     owners = np.repeat(np.arange(len(left_out)), [len(rows) for rows in left_out])
+    asked = speak[owners, flat]
     for gap in range(1, options.window + 1):
         same = owners[gap:] == owners[:-gap]
         if not same.any():
             break
-        first, second, line = flat[:-gap][same], flat[gap:][same], owners[gap:][same]
+        older, newer, line = flat[:-gap], flat[gap:], owners[gap:]
         weight = options.decay ** (gap - 1)
-        yield line, first, second, weight
-        yield line, second, first, options.backward * weight
+        forward, backward = same & asked[:-gap], same & asked[gap:]
+        yield line[forward], older[forward], newer[forward], weight
+        yield line[backward], newer[backward], older[backward], options.backward * weight
 
 
 def _inverse_powers(
