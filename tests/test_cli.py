@@ -460,19 +460,27 @@ def test_a_missing_package_is_named_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_reads_the_state_of_a_service_is_looked_for_first() -> None:
+@pytest.mark.parametrize(
+    ("module", "asked", "extra"),
+    [
+        ("psycopg", ["--state", "postgresql://me@nowhere/films"], "postgres"),
+        ("opentelemetry", ["--trace"], "otel"),
+    ],
+)
+def test_what_a_service_is_asked_to_use_is_looked_for_first(
+    module: str, asked: list[str], extra: str
+) -> None:
     program = (
-        "import sys; sys.modules['psycopg'] = None;"
+        f"import sys; sys.modules['{module}'] = None;"
         "from incatalog.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = ["serve", "--model", "nobody/nowhere", "--state", "postgresql://me@nowhere/films"]
+    arguments = ["serve", "--model", "nobody/nowhere", *asked]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: psycopg is not installed; run: pip install 'incatalog[postgres]'\n"
-    )
+    told = f"error: {module} is not installed; run: pip install 'incatalog[{extra}]'\n"
+    assert done.stderr == told
 
 
 def test_a_package_that_is_missed_on_the_way_is_one_line_too(tmp_path: Path) -> None:

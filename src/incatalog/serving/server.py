@@ -183,6 +183,8 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
 
         require("vllm.version", extra="vllm")
         checked_arguments(settings.vllm)
+    if settings.trace:
+        require("opentelemetry.trace", extra="otel")
     if settings.keys is None and not _is_this_machine(settings.host):
         why = "others could reach the service without a key; give --keys FILE"
         raise ConfigError(f"--host {settings.host}: {why}")
