@@ -563,7 +563,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"teacher": "nowhere"}, "--teacher nowhere: no such folder.*incatalog teacher fit"),
     (
         {"distill": 0.5, "teacher": ""},
-        "--distill: learns from a teacher; add --teacher RUN, or URL",
+        "--distill: learns from a teacher; add --teacher RUN or URL, or use --distill 0",
     ),
     ({"distill": 0.5, "loss": "focal-items"}, "--distill: .*--loss focal-items .*use --loss plain"),
     (

@@ -153,7 +153,7 @@ def check_config(settings: SftSettings) -> None:
         (bool(teacher) and not is_url(teacher) and not Path(teacher).is_dir(),
          "teacher", "no such folder; fit one with `incatalog teacher fit`"),
         (settings.distill > 0 and not teacher, "--distill",
-         "learns from a teacher; add --teacher RUN, or URL"),
+         "learns from a teacher; add --teacher RUN or URL, or use --distill 0"),
         (settings.scope == "off" and method == "ret", "scope",
          "--method ret finds items by their vectors and is trained on no token of theirs; leave "
          "it out"),
