@@ -53,6 +53,27 @@ def test_those_that_are_missing_are_made_together() -> None:
         kept.get_all("xy", lambda _keys: ["X"])
 
 
+def test_what_is_kept_has_a_size() -> None:
+    made: list[str] = []
+
+    def make(key: str) -> str:
+        made.append(key)
+        return key
+
+    kept: RecentlyUsed[str, str] = RecentlyUsed(5, len)
+    for key in ("aa", "bb", "aa", "cc", "bb", "a-long-one", "bb"):
+        assert kept.get(key, lambda key=key: make(key)) == key
+    # bb left for cc, aa for bb; what is larger than all is not kept.
+    assert made == ["aa", "bb", "cc", "bb", "a-long-one"]
+    assert len(kept) == 2
+    assert kept.get_all(["d", "bb"], lambda keys: [make(key) for key in keys])["d"] == "d"
+    assert made[5:] == ["d"]
+    assert len(kept) == 3
+    copied = pickle.loads(pickle.dumps(kept))
+    copied.get_all(["eee", "fff"], list)
+    assert len(copied) == 1
+
+
 def test_copies_start_empty() -> None:
     kept: RecentlyUsed[int, int] = RecentlyUsed(3)
     kept.get(1, lambda: 1)

@@ -1,11 +1,11 @@
-"""Values that were made lately, kept for another use, up to a number of them."""
+"""Values that were made lately, kept for another use, up to a number or a size of them."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -17,14 +17,16 @@ class RecentlyUsed(Generic[Key, Value]):
     Several threads may use it. A copy starts empty.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, size: Callable[[Value], int] | None = None) -> None:
+        """Takes how many are kept; with `size`, a function of a module, the sum of their sizes."""
+        self._most, self._size = most, size
+        self._held = 0
         self._kept: OrderedDict[Key, Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[RecentlyUsed[Key, Value]], tuple[int]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A lock cannot be copied, and what is kept can be made again."""
-        return RecentlyUsed, (self._most,)
+        return RecentlyUsed, (self._most, self._size)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -59,7 +61,13 @@ class RecentlyUsed(Generic[Key, Value]):
     def _keep(self, pairs: Iterable[tuple[Key, Value]]) -> None:
         with self._lock:
             for key, value in pairs:
-                self._kept[key] = value
-                self._kept.move_to_end(key)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+                if key in self._kept:
+                    self._held -= self._size_of(self._kept.pop(key))
+                if (size := self._size_of(value)) <= self._most:
+                    self._kept[key] = value
+                    self._held += size
+            while self._held > self._most:
+                self._held -= self._size_of(self._kept.popitem(last=False)[1])
+
+    def _size_of(self, value: Value) -> int:
+        return 1 if self._size is None else self._size(value)

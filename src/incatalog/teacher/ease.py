@@ -30,8 +30,8 @@ from incatalog.teacher.counted import (
 )
 from incatalog.teacher.row_lists import Rows, ragged
 
-# Numbers of the diagonals that are kept, of users whose own history was left out: 64 MB.
-_KEPT = 2**23
+# Numbers that are kept of users whose own history was left out: 256 MB.
+_KEPT = 2**25
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Ease(CountedTeacher):
         super().__init__(catalog, counts, temperature)
         self._inverse, self._options = inverse, options
         self._diagonal: Counts = np.diagonal(inverse).astype(np.float64)
-        self._kept: RecentlyUsed[bytes, _Without] = RecentlyUsed(max(1, _KEPT // len(catalog)))
+        self._kept: RecentlyUsed[bytes, _Without] = RecentlyUsed(_KEPT, _numbers)
 
     @classmethod
     def from_histories(
@@ -164,6 +164,11 @@ class _Without:
     items: Rows
     change: Float64[np.ndarray, "items items"]
     diagonal: Counts
+
+
+def _numbers(one: _Without) -> int:
+    """How many numbers are kept."""
+    return int(one.items.size + one.change.size + one.diagonal.size)
 
 
 def check_items(num_items: int, max_items: int) -> None:
