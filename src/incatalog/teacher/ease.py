@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -119,29 +120,33 @@ class Ease(CountedTeacher):
         return cls(catalog, counts, inverse, EaseOptions(**options), temperature)
 
     def _after(self, histories: Lists, left_out: Lists | None) -> Block:
-        scores = np.zeros((len(histories), self.num_items))
+        found = np.zeros((len(histories), self.num_items))
+        speak = np.zeros_like(found)
         for index, rows in enumerate(histories):
             _, items, weights = newest_weights([rows], self._options.newest, self._options.recency)
             used, at = np.unique(items, return_inverse=True)
-            asked = np.bincount(at, weights=weights)
-            found, diagonal = asked @ self._inverse[used].astype(np.float64), self._diagonal
-            if left_out is not None and len(left_out[index]):
-                less = self._without(left_out[index])
-                change = (found[less.items] @ less.change).astype(np.float32)
-                found += change @ self._inverse[less.items]
-                diagonal = less.diagonal
-            scores[index] = -found / diagonal
-            # B is 0 on its diagonal, -P / P is -1.
-            scores[index, used] += asked
+            speak[index, used] = np.bincount(at, weights=weights)
+            found[index] = speak[index, used] @ self._inverse[used].astype(np.float64)
+        diagonal = np.broadcast_to(self._diagonal, found.shape)
+        if left_out is not None:
+            diagonal = diagonal.copy()
+            # Questions of one user together, as all of them need the same rows of P.
+            lines: dict[bytes, list[int]] = {}
+            for index, own in enumerate(left_out):
+                if len(own):
+                    lines.setdefault(np.asarray(own, dtype=np.int64).tobytes(), []).append(index)
+            for key, some in lines.items():
+                less = self._kept.get(key, partial(self._without, key))
+                change = (found[some][:, less.items] @ less.change).astype(np.float32)
+                found[some] += change @ self._inverse[less.items]
+                diagonal[some] = less.diagonal
+        # B is 0 on its diagonal, -P / P is -1.
+        scores: Block = speak - found / diagonal
         return scores
 
-    def _without(self, own: Rows) -> _Without:
-        """What P is without a training history, kept for other questions of the same user."""
-        rows = np.asarray(own, dtype=np.int64)
-        return self._kept.get(rows.tobytes(), lambda: self._made_without(rows))
-
-    def _made_without(self, own: Rows) -> _Without:
-        items, block = _gram_block(own, self._options.window)
+    def _without(self, own: bytes) -> _Without:
+        """What P is without a training history."""
+        items, block = _gram_block(np.frombuffer(own, dtype=np.int64), self._options.window)
         columns = self._inverse[items].astype(np.float64)  # U' P
         change = linalg.solve(np.eye(len(items)) - block @ columns[:, items], block)
         diagonal = self._diagonal + np.einsum("ij,ij->j", columns, change @ columns)
