@@ -94,7 +94,7 @@ def write_paraphrases(study: Study) -> Path:
 
 def scores(study: Study, path: Path, arm: str, seed: int, epochs: int) -> pl.DataFrame:
     """Trains and scores the model of an arm."""
-    extra: list[object] = ["--epochs", epochs, "--distill", 0]
+    extra: list[object] = ["--epochs", epochs]
     extra += ["--teacher", study.teacher(_DOMAIN, _TEACHER_SEED)]
     if arm != _WITHOUT:
         extra += ["--paraphrases", path, "--paraphrases-in", arm]
@@ -126,12 +126,12 @@ def section(study: Study, path: Path, arms: Sequence[str], seeds: list[int], epo
     return (
         f"{markdown(header, rows)}\n\n"
         f"MovieLens-100K, {len(tables[arms[0]][0])} users, {len(seeds)} seeds; "
-        f"`recipes/movielens/cgen.yaml` with {epochs} epochs, `--distill 0` and one teacher for "
-        f"all; {count} paraphrases of {len(lines)} titles, by rule. At each occurrence of an "
-        "item with paraphrases one of them stands in place of its title with probability 0.5. "
-        "Held-out last item of every user, seen items excluded. In brackets 95 % of the bootstrap "
-        "over users, each of whom counts with the mean of the seeds. Minutes on one processor "
-        "core, in the mean over the seeds." + (unlabelled if "history" in arms else "")
+        f"`recipes/movielens/cgen.yaml` with {epochs} epochs and one teacher for all; {count} "
+        f"paraphrases of {len(lines)} titles, by rule. At each occurrence of an item with "
+        "paraphrases one of them stands in place of its title with probability 0.5. Held-out last "
+        "item of every user, seen items excluded. In brackets 95 % of the bootstrap over users, "
+        "each of whom counts with the mean of the seeds. Minutes on one processor core, in the "
+        "mean over the seeds." + (unlabelled if "history" in arms else "")
     )
 
 

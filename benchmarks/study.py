@@ -55,7 +55,7 @@ class Domain:
 
 
 DOMAINS = {
-    "movielens": Domain("movielens", teacher_epochs=60, wording="tc", sasrec_lists=("ret",)),
+    "movielens": Domain("movielens", teacher_epochs=60, wording="tc", sasrec_lists=("cgen", "ret")),
     # Its titles and descriptions say more by their words than by their sense.
     "office": Domain("office", teacher_epochs=25, wording="", taught=("words", "knn")),
     "games": Domain("games", teacher_epochs=10, wording="t", trained=False, seeds=1),

@@ -175,7 +175,7 @@ def test_a_recipe_is_trained_without_the_repository(whole: Installed) -> None:
     tables = ("--interactions", "goods/orders.csv", "--items", "goods/products.csv")
     whole.incatalog("data", "table", *tables, "--out", "data")
     sizes = ("--tiny-hidden", "32", "--tiny-inner", "32", "--max-steps", "2", "--device", "cpu")
-    recipe = ("--config", "recipes:movielens/cgen", "--distill", "0")
+    recipe = ("--config", "recipes:movielens/cgen")
     whole.incatalog("train", "sft", *recipe, "--data", "data", *sizes, "--out", "tiny")
     assert (whole.work / "tiny" / "model.safetensors").is_file()
 

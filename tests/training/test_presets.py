@@ -17,8 +17,7 @@ from incatalog.training.settings import SftSettings
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 FOLDERS = {"tiny": "movielens", "small": "smollm2", "8b": "published"}
 # What a recipe says of the training itself rather than of how it is done.
-# How much a teacher is to be followed depends on it, and on the data.
-_NAMED = {"preset", "method", "model", "item_form", "distill"}
+_NAMED = {"preset", "method", "model", "item_form"}
 
 
 def sft(*flags: str) -> SftSettings:
