@@ -88,6 +88,9 @@ def test_a_history_left_out_was_never_counted(
     np.testing.assert_allclose(found, expected, atol=1e-6)
     # What a history leaves out is kept, and is the same the second time.
     assert teacher.scores(asked, left_out=histories).tolist() == found.tolist()
+    # Several questions of one user are answered together.
+    again = teacher.scores([*asked, *asked], left_out=[*histories, *histories])
+    np.testing.assert_allclose(again, [*expected, *expected], atol=1e-6)
 
 
 def test_items_without_training_score_nothing() -> None:

@@ -120,29 +120,35 @@ class Ease(CountedTeacher):
         return cls(catalog, counts, inverse, EaseOptions(**options), temperature)
 
     def _after(self, histories: Lists, left_out: Lists | None) -> Block:
-        found = np.zeros((len(histories), self.num_items))
-        speak = np.zeros_like(found)
-        for index, rows in enumerate(histories):
+        scores: Block = np.zeros((len(histories), self.num_items))
+        spoken = []
+        for line, rows in zip(scores, histories, strict=True):
             _, items, weights = newest_weights([rows], self._options.newest, self._options.recency)
             used, at = np.unique(items, return_inverse=True)
-            speak[index, used] = np.bincount(at, weights=weights)
-            found[index] = speak[index, used] @ self._inverse[used].astype(np.float64)
-        diagonal = np.broadcast_to(self._diagonal, found.shape)
-        if left_out is not None:
-            diagonal = diagonal.copy()
-            # Questions of one user together, as all of them need the same rows of P.
-            lines: dict[bytes, list[int]] = {}
-            for index, own in enumerate(left_out):
-                if len(own):
-                    lines.setdefault(np.asarray(own, dtype=np.int64).tobytes(), []).append(index)
-            for key, some in lines.items():
-                less = self._kept.get(key, partial(self._without, key))
-                change = (found[some][:, less.items] @ less.change).astype(np.float32)
-                found[some] += change @ self._inverse[less.items]
-                diagonal[some] = less.diagonal
+            spoken.append((used, np.bincount(at, weights=weights)))
+            line[:] = spoken[-1][1] @ self._inverse[used].astype(np.float64)
+        if left_out is None:
+            scores /= -self._diagonal
+        else:
+            self._leave_out(scores, left_out)
         # B is 0 on its diagonal, -P / P is -1.
-        scores: Block = speak - found / diagonal
+        for line, (used, asked) in zip(scores, spoken, strict=True):
+            line[used] += asked
         return scores
+
+    def _leave_out(self, scores: Block, left_out: Lists) -> None:
+        """Divides by the diagonal, with P as it is without some histories, in place."""
+        # Questions of one user together, as all of them need the same rows of P.
+        lines: dict[bytes, list[int]] = {}
+        for index, own in enumerate(left_out):
+            lines.setdefault(np.asarray(own, dtype=np.int64).tobytes(), []).append(index)
+        for key, some in lines.items():
+            if not key:
+                scores[some] /= -self._diagonal
+                continue
+            less = self._kept.get(key, partial(self._without, key))
+            change = (scores[some][:, less.items] @ less.change).astype(np.float32)
+            scores[some] = (scores[some] + change @ self._inverse[less.items]) / -less.diagonal
 
     def _without(self, own: bytes) -> _Without:
         """What P is without a training history."""
