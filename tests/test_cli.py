@@ -371,7 +371,12 @@ def test_a_teacher_recommends_by_itself(
     lacking = refused(capsys, *base, "--history", "m0")
     assert lacking.endswith("a teacher's run holds no catalog; add --data with the folder it was "
                             "fitted on")  # fmt: skip
-    for flags in (["--guide", "x"], ["--decode", "list"], ["--system", "Hi"]):
+    for flags in (
+        ["--guide", "x"],
+        ["--decode", "list"],
+        ["--system", "Hi"],
+        ["--first-share", "0"],
+    ):
         assert "is a teacher and is asked by itself" in refused(capsys, *asked, *flags)
     own = refused(capsys, "recommend", "--model", str(model), "--data", str(model), "--history",
                   "m0")  # fmt: skip

@@ -504,6 +504,7 @@ def test_finished_run_is_kept_and_other_settings_are_refused(tmp_path: Path, dat
         ({"wording": "test-select"}, "--wording test-select: offers candidates"),
         ({"wording": "test-two-turns"}, "--wording test-two-turns: popularity is no language"),
         ({"system": "Be kind."}, "--system Be kind.: popularity is no language model; leave"),
+        ({"first_share": 0.0}, "--first-share 0.0: popularity is no language model; leave it out"),
         ({"decode": "unconstrained", "exclude_seen": True}, "--exclude-seen: nothing can be"),
     ],
 )

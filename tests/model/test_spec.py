@@ -55,6 +55,10 @@ WRONG = [
     ({"list_form": {}}, "list_form: found {}; expected one of"),
     ({"wording": 5}, "wording: found 5; expected text"),
     ({"system": None}, "system: found None; expected text"),
+    ({"first_share": "much"}, "first_share: found 'much'; expected a number"),
+    ({"first_share": True}, "first_share: found True; expected a number"),
+    ({"first_share": 1}, "first_share: found 1; expected 0 to less than 1"),
+    ({"first_share": -0.5}, "first_share: found -0.5; expected 0 to less than 1"),
     ({"soi_token": 3}, "soi_token: found 3; expected text"),
     ({"soi_token": "<EOI>"}, "eoi_token: found '<EOI>', which is soi_token too"),
     ({"base": ["tiny"]}, r"base: found \['tiny'\]; expected text"),
@@ -190,6 +194,8 @@ def test_a_model_may_be_asked_in_other_words(tmp_path: Path) -> None:
     other = spec.asked("test-two-turns", "")
     assert (other.wording, other.system) == ("test-two-turns", "")
     assert spec.asked(system="Be brief.") == dataclasses.replace(spec, system="Be brief.")
+    assert spec.first_share == 0.5
+    assert spec.asked(first_share=0.0) == dataclasses.replace(spec, first_share=0.0)
     assert spec.control == ("<SOI>", "<EOI>")
     named = load_spec(written(tmp_path, soi_token="[item]", eoi_token="[/item]"))
     assert named.control == ("[item]", "[/item]")

@@ -510,3 +510,30 @@ def test_other_words_and_another_system_message(recommender: Recommender, tmp_pa
     )
     with pytest.raises(ConfigError, match="--wording test-select: offers candidates"):
         Recommender.from_pretrained(tmp_path, wording="test-select")
+
+
+def test_a_list_goes_by_its_first_place_as_much_as_is_said(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    save_model(tmp_path, recommender.backbone, recommender.spec)
+    recommender.catalog.save(tmp_path)
+    talk: Any = [{"role": "user", "content": "Hello"}]
+    for given, expected in ((None, 0.5), (0.0, 0.0), (0.9, 0.9)):
+        loaded = Recommender.from_pretrained(tmp_path, device="cpu", first_share=given)
+        for asked in (loaded.list_request([3, 4], 5), loaded.chat_request(talk, history=[3, 4])):
+            assert asked.first_share == expected
+    # What the first place ranks is what is listed, where little else counts.
+    nearly = Recommender.from_pretrained(tmp_path, device="cpu", first_share=0.999999)
+    ranked = nearly.recommend(["i3", "i4"], k=6)
+    assert nearly.recommend(["i3", "i4"], k=6, decode="list") == [
+        replace(one, score=pytest.approx(one.score, rel=1e-3)) for one in ranked
+    ]
+    alone = Recommender.from_pretrained(tmp_path, device="cpu", first_share=0.0)
+    lists = {
+        loaded: [
+            [one.item_id for one in loaded.recommend([f"i{n}"], k=8, decode="list")]
+            for n in range(8)
+        ]
+        for loaded in (alone, nearly)
+    }
+    assert lists[alone] != lists[nearly]

@@ -565,8 +565,8 @@ def test_no_server_error_at_length(attacked: Server, mode: GenerationMode) -> No
 @pytest.mark.long
 def test_the_service_asks_in_other_words(tmp_path: Path, model: Path) -> None:
     words = {"wording": "test-two-turns-mention", "system": "You know films."}
-    flags = ("--wording", words["wording"], "--system", words["system"])
-    expected = Recommender.from_pretrained(model, device="cpu", **words)
+    flags = ("--wording", words["wording"], "--system", words["system"], "--first-share", 0.9)
+    expected = Recommender.from_pretrained(model, device="cpu", first_share=0.9, **words)
     body = {"model": "incatalog/films", "messages": said("Hi"), "history": ["i3"], "k": 3}
     own = [{"role": "system", "content": "Be brief."}, *said("Hi")]
     with (
@@ -579,7 +579,11 @@ def test_the_service_asks_in_other_words(tmp_path: Path, model: Path) -> None:
                 messages, history=expected.catalog.rows(["i3"]).tolist(), k=3
             )
             assert reply.json()["usage"]["prompt_tokens"] == len(request.prompt_ids)
-        found = http.post("/v1/recommendations", json={"history": ["i3"], "k": 4}).json()
+        asked = {"history": ["i3"], "k": 4}
+        found = http.post("/v1/recommendations", json=asked).json()
+        listed = http.post("/v1/recommendations", json=asked | {"decode": "list"}).json()
+    written = expected.recommend(["i3"], k=4, decode="list")
+    assert [item["id"] for item in listed["items"]] == [one.item_id for one in written]
     ranked = expected.recommend(["i3"], k=4)
     assert [item["id"] for item in found["items"]] == [one.item_id for one in ranked]
     # The service multiplies the rows of its prompts in other company.

@@ -9,7 +9,7 @@ together with it in one forward pass, rows of a batch with runs of different len
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -293,8 +293,11 @@ class Session:
         """Lets a request join at the next step; returns its index, by which events are known."""
         index = self._joined
         self._engine._check_prompt(request)
-        control, retrieves = self._engine._control, self._engine._grounding.retriever is not None
-        spans = self._span_batch(request)
+        control, retriever = self._engine._control, self._engine._items_of(request).retriever
+        if retriever is not None and retriever.indexed:
+            # An index knows of no weights, and without it a huge catalog is slow.
+            request = replace(request, first_share=0.0)
+        spans, retrieves = self._span_batch(request), retriever is not None
         answer = GrowingAnswer(index, request, spans, control, retrieves=retrieves)
         begun = answer.start()
         self._joined += 1
@@ -360,5 +363,15 @@ def _pick(
     """The item of each answer and its log-probability."""
     free = [answers[row].spans.free_rows(answers[row].slot) for row in rows]
     sampling = [answers[row].sampling for row in rows]
-    weights = [answers[row].request.weights for row in rows]
-    return retriever.pick(readout.states(rows), free, sampling, weights)
+    weights = [answers[row].first.weights for row in rows]
+    states = readout.states(rows)
+    chosen = retriever.pick(states, free, sampling, weights)
+    for place, row in enumerate(rows):
+        first = answers[row].first
+        if first.wanted > 1:
+            own = weights[place : place + 1]
+            [found] = retriever.best(
+                states[place : place + 1], free[place : place + 1], first.wanted, weights=own
+            )
+            first.remember(found)
+    return chosen

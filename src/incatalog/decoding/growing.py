@@ -20,6 +20,7 @@ from incatalog.decoding.events import (
     ItemDone,
     TextToken,
 )
+from incatalog.decoding.first_place import FirstPlace
 from incatalog.decoding.lookahead import Lookahead
 from incatalog.decoding.request import Request, Slot
 from incatalog.decoding.sampling import Sampling
@@ -58,6 +59,7 @@ class GrowingAnswer:
         self.sampling = Sampling(request.temperature, request.top_p, random)
         self.spans = spans
         self.searches = not retrieves and request.item_decode == "search"
+        self.first = FirstPlace(request, spans.trie)
         self.slot = -1
         if request.grounded:
             # Items that are found as a whole are weighed there, and no token is.
@@ -98,14 +100,16 @@ class GrowingAnswer:
     def begin_search(self) -> bool:
         """Begins to search for the next item; returns whether the search has to be fed."""
         request, text = self.request, self.text
-        barred, weights = self.spans.barred(self.slot), request.weights
+        barred, weights = self.spans.barred(self.slot), self.first.weights
         if request.temperature > 0:
             weights = weights or ItemWeights.build(self.spans.trie, base=request.excluded)
             weights = weights.sampling(request.temperature, self.sampling.random)
         if weights is not None:
             weights = weights.narrowed(barred)
         slot = Slot(text, barred, weights)
-        search = beam_search(self.spans.trie, slot, self._control.soi, 1, self.cache)
+        search = beam_search(
+            self.spans.trie, slot, self._control.soi, self.first.wanted, self.cache
+        )
         if not search.over:
             self._ahead = search.next_tokens(math.inf)[len(text) :]
         self.search = search
@@ -123,6 +127,7 @@ class GrowingAnswer:
             found = search.ranked()
         except IncatalogError as error:
             return self.fail(error)
+        self.first.remember(found)
         row = int(found.rows[0])
         if not search.unfed:
             self.cache.take_back(len(search.prompt))

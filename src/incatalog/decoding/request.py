@@ -49,6 +49,8 @@ class Request:
     # How items are written: the best of all, found by search, or token by token. At a temperature
     # both sample, the one whole items and the other tokens.
     item_decode: ItemDecode = "token"
+    # How much the ranking of the first place counts at the places behind it; see `first_place`.
+    first_share: float = 0.0
     seed: int = 0  # of the samples, which do not depend on the other requests of the batch
     scaffold: Scaffold | None = None  # None lets the model write freely between items
     # The items, such as one version of a catalog that changes; None takes those of the engine.
@@ -66,6 +68,8 @@ class Request:
                 f"max_items: found {self.max_items}; expected at least {least}, or None"
             )
         check_temperature(self.temperature)
+        if not 0 <= self.first_share < 1:
+            raise ConfigError(f"first_share: found {self.first_share}; expected 0 to less than 1")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p: found {self.top_p}; expected more than 0 and at most 1")
         if self.scaffold is None:

@@ -58,8 +58,8 @@ class ItemRetriever:
 
     def __init__(self, head: RetrievalHead, *, index_above: int = INDEX_ABOVE) -> None:
         self.head = head
-        self._indexed = len(head) > index_above
-        if self._indexed:
+        self.indexed = len(head) > index_above
+        if self.indexed:
             require("faiss", extra="index")
 
     def pick(
@@ -119,7 +119,7 @@ class ItemRetriever:
         own = [None if one is None or one.plain else one for one in weights]
         found: list[RankedItems | None] = [None] * len(free)
         asked = [place for place, one in enumerate(own) if one is None]
-        if self._indexed and k is not None and asked:
+        if self.indexed and k is not None and asked:
             parts = [[masks[place] for place in asked] for masks in (free, among)]
             proposed = self._proposed(query[asked], parts[0], k, parts[1])
             for place, ranked in zip(asked, proposed, strict=True):

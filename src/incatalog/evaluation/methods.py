@@ -102,7 +102,8 @@ def check_asked(settings: HeldOutSettings) -> None:
     """Refuses a wording that there is not, and words for what is asked in none."""
     if settings.wording is not None:
         asking_wording(settings.wording)
-    for flag, value in (("--wording", settings.wording), ("--system", settings.system)):
+    given = settings.named("wording", "system", "first_share")
+    for flag, value in ((f"--{name.replace('_', '-')}", one) for name, one in given.items()):
         if value is not None and not is_language_model(settings.model):
             why = f"{settings.model} is no language model; leave it out"
             raise ConfigError(f"{flag} {value}: {why}")
@@ -221,7 +222,10 @@ def load_recommender(
 
     model, vectors = settings.model, settings.vectors
     recommender = Recommender.from_pretrained(
-        model, device=device, guide=None, **settings.named("verify", "wording", "system")
+        model,
+        device=device,
+        guide=None,
+        **settings.named("verify", "wording", "system", "first_share"),
     )
     own = recommender.catalog.fingerprint == catalog.fingerprint
     if vectors and (own or recommender.backbone.head is None):

@@ -10,6 +10,7 @@ from incatalog.config import (
     EmptyHistory,
     EvaluationDecode,
     Fraction,
+    FractionBelowOne,
     Headings,
     Likeness,
     NonNegative,
@@ -25,7 +26,7 @@ class HeldOutSettings(Settings):
 
     headings: ClassVar[Headings] = {
         "data": "model revision data out title_field vectors split users",
-        "question": "k max_history wording system exclude_seen",
+        "question": "k max_history wording system first_share exclude_seen",
         "run": "batch_size bootstrap device verify seed",
     }
 
@@ -55,6 +56,9 @@ class HeldOutSettings(Settings):
     them); the model's own if not given."""
     system: str | None = None
     """What a system message says in front, an empty one for none; the model's own if not given."""
+    first_share: FractionBelowOne | None = None
+    """How much the ranking of a list's first place counts at the places behind it, in lists and
+    chats that no guide weighs; 0 for not at all. The model's own if not given: 0.5 once trained."""
     exclude_seen: bool = False
     """Never recommend items of the user's history."""
     batch_size: Positive = 64

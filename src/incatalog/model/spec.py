@@ -46,6 +46,7 @@ class ModelSpec:
     max_history: int = 10  # Newest items of a history the prompt shows
     list_length: int = 10  # Items in an answer at most, as trained
     max_length: int = 1024  # Tokens of a conversation at most, as trained
+    first_share: float = 0.5  # How much its ranking of a list's first place counts behind it
     aliases: int = 0  # Spellings of items besides their titles that it writes; they lie beside it
     soi_token: str = SOI  # What the token that opens an item span is called in its vocabulary
     eoi_token: str = EOI  # And the one that closes it
@@ -58,15 +59,21 @@ class ModelSpec:
         """What the control tokens are called in its vocabulary."""
         return ControlNames(self.soi_token, self.eoi_token)
 
-    def asked(self, wording: str | None = None, system: str | None = None) -> ModelSpec:
-        """The same model, to be asked in other words or with another system message.
+    def asked(
+        self,
+        wording: str | None = None,
+        system: str | None = None,
+        first_share: float | None = None,
+    ) -> ModelSpec:
+        """The same model, to be asked in other words, with another system message or share.
 
-        None leaves either as it is; an empty system message is none.
+        None leaves each as it is; an empty system message is none.
         """
         return replace(
             self,
             wording=self.wording if wording is None else wording,
             system=self.system if system is None else system,
+            first_share=self.first_share if first_share is None else first_share,
         )
 
 
@@ -109,6 +116,8 @@ def _wrong_field(found: Mapping[str, Any]) -> str | None:
             return f"{name}: no such field in this version of incatalog"
         if expected := _expected(value, kinds[name], _LEAST.get(name)):
             return f"{name}: found {reprlib.repr(value)}; expected {expected}"
+    if not 0 <= found.get("first_share", 0) < 1:
+        return f"first_share: found {found['first_share']}; expected 0 to less than 1"
     if found.get("soi_token", SOI) == found.get("eoi_token", EOI):
         return f"eoi_token: found {found.get('eoi_token', EOI)!r}, which is soi_token too"
     codes = found.get("item_form") == "codes"
@@ -124,6 +133,8 @@ def _expected(value: Any, kind: Any, least: int | None) -> str | None:
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         return None if value in choices else "one of " + ", ".join(map(repr, choices))
+    if kind is float:
+        return None if type(value) in (int, float) else "a number"
     if kind in _PLAIN:
         # In Python True is an int, but it is no number of items.
         if type(value) is not kind:

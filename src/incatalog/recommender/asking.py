@@ -31,6 +31,7 @@ def refuse_model_flags(settings: AskedSettings, kind: ModelKind) -> None:
             ("--guide-weight", settings.guide_weight is not None),
             ("--wording", settings.wording is not None),
             ("--system", settings.system is not None),
+            ("--first-share", settings.first_share is not None),
             ("--decode", settings.decode != "beam"))
     )  # fmt: skip
 
@@ -69,6 +70,7 @@ def open_asked(
     from incatalog.model.spec import untrained_warning
 
     asked = settings.named("guide", "guide_weight", "device", "verify", "wording", "system")
+    asked["first_share"] = settings.first_share
     asked |= {"title_field": settings.title_field, "weights": weights}
     recommender = open_recommender(settings.model, kind, catalog, **asked)
     warning = untrained_warning(recommender.spec)

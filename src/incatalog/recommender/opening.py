@@ -84,6 +84,7 @@ def open_recommender(
     verify: bool = True,
     wording: str | None = None,
     system: str | None = None,
+    first_share: float | None = None,
     title_field: str = "",
     weights: bool = True,
 ) -> Recommender:
@@ -100,7 +101,7 @@ def open_recommender(
     from incatalog.recommender.recommender import Recommender
 
     asked: dict[str, Any] = {"verify": verify, "wording": wording, "system": system}
-    asked["weights"] = weights
+    asked |= {"first_share": first_share, "weights": weights}
     if kind == "trained":
         asked |= {"guide": guide, "guide_weight": guide_weight, "title_field": title_field}
         return Recommender.from_pretrained(model, device, **asked)
@@ -118,6 +119,7 @@ def plain_recommender(
     verify: bool = True,
     wording: str | None = None,
     system: str | None = None,
+    first_share: float | None = None,
     weights: bool = True,
 ) -> Recommender:
     """Loads a chat model that was never trained on a catalog, to name the items of one.
@@ -141,7 +143,9 @@ def plain_recommender(
     else:
         backbone = load_plain_outline(model, verify=verify)
         packed = UnloadedModel(backbone.model)
-    spec = ModelSpec(base=model, trained=False).asked(wording, system)
+    # What it has not learned at the first place cannot help it at others.
+    untrained = ModelSpec(base=model, trained=False, first_share=0.0)
+    spec = untrained.asked(wording, system, first_share)
     return Recommender(backbone, spec, catalog, packed=packed, guide=guide)
 
 

@@ -141,6 +141,7 @@ class Recommender(Talking):
         guide_weight: float | None = None,
         wording: str | None = None,
         system: str | None = None,
+        first_share: float | None = None,
         title_field: str = "",
         encoder: str = OFF,
         weights: bool = True,
@@ -159,6 +160,8 @@ class Recommender(Talking):
             guide_weight: How much the guide counts, from 0 to 1, in place of what was fitted.
             wording: Name of the wording to ask with, in place of the model's own.
             system: What the system message says, in place of the model's own; empty for none.
+            first_share: How much the model's ranking of a list's first place counts at the places
+                behind it where no guide weighs them, from 0 to less than 1; None for its own.
             title_field: The field by which the model knows its items, where that is to be held.
             encoder: What compares messages with items, so that what is said steers: ``minilm``,
                 ``words``, the folder of a sentence-transformers model, or ``off``.
@@ -186,7 +189,7 @@ class Recommender(Talking):
         how: Any = {"weights": weights, "frozen": frozen, "verify": verify}
         backbone, packed = load_packed(folder, device, **how)
         aliases = Aliases.load(folder, catalog, spec.aliases)
-        spec = spec.asked(wording, system)
+        spec = spec.asked(wording, system, first_share)
         steering = Steering.chosen(catalog, encoder, chosen.folder(folder))
         return cls(backbone, spec, catalog, codes, aliases, packed, loaded, steering)
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Literal
 from incatalog.config import (
     Decode,
     Fraction,
+    FractionBelowOne,
     Headings,
     ListForm,
     ListFormat,
@@ -30,7 +31,8 @@ class AskedSettings(Settings):
         "whose list": "exclude_seen",
         "which items": "k exclude categories where",
         "model": (
-            "model revision data title_field decode wording system guide guide_weight device verify"
+            "model revision data title_field decode first_share wording system guide guide_weight "
+            "device verify"
         ),
     }
 
@@ -60,6 +62,9 @@ class AskedSettings(Settings):
     them); the model's own if not given."""
     system: str | None = None
     """What a system message says in front, an empty one for none; the model's own if not given."""
+    first_share: FractionBelowOne | None = None
+    """How much the ranking of a list's first place counts at the places behind it, in lists and
+    chats that no guide weighs; 0 for not at all. The model's own if not given: 0.5 once trained."""
     guide: str = OWN
     """Teacher that guides the model: a run folder, the URL of a served one, own (the guide in the
     model's folder, if one lies there) or off."""

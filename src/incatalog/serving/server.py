@@ -141,7 +141,7 @@ def _recommender(
     weights = settings.engine == "incatalog"
     if spec_file(model).exists():
         how: Any = {"device": device, "verify": verify, "guide": None, "weights": weights}
-        how |= settings.named("wording", "system")
+        how |= settings.named("wording", "system", "first_share")
         how["title_field"] = "" if named else fields.get("", "")
         return Recommender.from_pretrained(model, **how)
     if not named:
@@ -151,7 +151,7 @@ def _recommender(
         raise BackboneError(f"--model {model}: no such folder")
     name, folder = next(iter(named.items()))
     catalog = Catalog.load(folder, name, fields.get(name))
-    asked = settings.named("device", "verify", "wording", "system")
+    asked = settings.named("device", "verify", "wording", "system", "first_share")
     return plain_recommender(str(model), catalog, weights=weights, **asked)
 
 

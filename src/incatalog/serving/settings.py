@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from incatalog.config import (
     EmptyHistory,
+    FractionBelowOne,
     Headings,
     NonNegative,
     Port,
@@ -28,7 +29,9 @@ class ServeSettings(Settings):
     """
 
     headings: ClassVar[Headings] = {
-        "model and catalogs": "model revision domain title_field wording system name device verify",
+        "model and catalogs": (
+            "model revision domain title_field wording system first_share name device verify"
+        ),
         "engine": "engine vllm",
         "guide": "guide guide_weight guide_empty guide_timeout unguided_when_teacher_fails",
         "what is said": "voice encoder",
@@ -81,6 +84,9 @@ class ServeSettings(Settings):
     system: str | None = None
     """What a system message says in front of conversations that bring none, an empty one for none;
     the model's own if not given."""
+    first_share: FractionBelowOne | None = None
+    """How much the ranking of a list's first place counts at the places behind it, in lists and
+    chats that no guide weighs; 0 for not at all. The model's own if not given: 0.5 once trained."""
     name: str = "incatalog"
     """Name of the model in requests."""
     title: str = "incatalog"

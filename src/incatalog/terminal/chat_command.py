@@ -50,7 +50,8 @@ def chat(settings: ChatSettings) -> None:
               ("--encoder", settings.encoder != "words"),
               ("--guide-weight", settings.guide_weight is not None),
               ("--wording", settings.wording is not None),
-              ("--system", settings.system is not None))),
+              ("--system", settings.system is not None),
+              ("--first-share", settings.first_share is not None))),
     ])  # fmt: skip
     screen = Screen()
     talker = _remote(settings) if settings.url else _local(settings)
@@ -120,7 +121,9 @@ def _local(settings: ChatSettings) -> Talker:
         own = catalog_of(settings.model, kind, None, settings.title_field)
         catalogs = {own.name: own}
     guides = by_domain("--guide", settings.guide, list(catalogs))
-    asked = settings.named("guide_weight", "encoder", "device", "verify", "wording", "system")
+    asked = settings.named(
+        "guide_weight", "encoder", "device", "verify", "wording", "system", "first_share"
+    )
     recommenders = open_domains(
         settings.model, kind, catalogs, folders, {n: guides.get(n, OWN) for n in catalogs}, **asked
     )

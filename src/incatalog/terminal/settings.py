@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from incatalog.config import Headings, NonNegative, NonNegativeFloat, Positive, Settings
+from incatalog.config import (
+    FractionBelowOne,
+    Headings,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class ChatSettings(Settings):
     headings: ClassVar[Headings] = {
         "who answers": "model revision url key_file device verify",
         "catalogs": "domain guide guide_weight title_field",
-        "answers": "history voice encoder max_tokens temperature seed wording system",
+        "answers": "history voice encoder max_tokens temperature seed wording system first_share",
     }
 
     model: str = ""
@@ -65,6 +72,9 @@ class ChatSettings(Settings):
     """Name of the wording to ask with; the model's own if not given."""
     system: str | None = None
     """What a system message says in front, an empty one for none; the model's own if not given."""
+    first_share: FractionBelowOne | None = None
+    """How much the ranking of a list's first place counts at the places behind it, in lists and
+    chats that no guide weighs; 0 for not at all. The model's own if not given: 0.5 once trained."""
     device: str = "auto"
     """Device to run on; auto takes CUDA where there is one."""
     verify: bool = True
