@@ -367,11 +367,13 @@ def _pick(
     states = readout.states(rows)
     chosen = retriever.pick(states, free, sampling, weights)
     for place, row in enumerate(rows):
-        first = answers[row].first
+        first, state, among = answers[row].first, states[place : place + 1], [free[place]]
         if first.wanted > 1:
-            own = weights[place : place + 1]
-            [found] = retriever.best(
-                states[place : place + 1], free[place : place + 1], first.wanted, weights=own
-            )
+            [found] = retriever.best(state, among, first.wanted, weights=[weights[place]])
             first.remember(found)
+        elif first.leans and answers[row].request.weights is None:
+            # What is told is how likely the item is at this place alone.
+            item = chosen[place][0]
+            [found] = retriever.best(state, [np.arange(len(free[place])) == item], 1, among)
+            chosen[place] = item, float(found.logprobs[0])
     return chosen

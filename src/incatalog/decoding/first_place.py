@@ -38,7 +38,9 @@ class FirstPlace:
             and request.item_limit != 1
             and (self._given is None or self._given.model == 1)
         )
+        self._factors: np.ndarray | None = None
         self.weights = own  # Of the place that comes next
+        self.leans = False  # Whether that place goes by the first, too
         # Items to find there; the best one is written.
         self.wanted = max(_REMEMBERED, 2 * (request.item_limit or 0)) if lists else 1
 
@@ -46,14 +48,22 @@ class FirstPlace:
         """Takes what was found; of places behind the first nothing is kept."""
         if self.wanted == 1:
             return
-        self.wanted = 1
-        logprobs, factors = found.logprobs, None
+        self.wanted, self.leans = 1, True
+        logprobs = found.logprobs
         if self._given is not None:
             # What a shop multiplies in counts once.
-            factors = self._given.share * self._given.by_row
-            logprobs = logprobs - factors[found.rows]
+            self._factors = self._given.share * self._given.by_row
+            logprobs = logprobs - self._factors[found.rows]
         first = np.full(self._trie.num_items, logprobs.min())
         first[found.rows] = logprobs
         self.weights = ItemWeights.build(
-            self._trie, first, share=self._share, log_factors=factors, base=self._base
+            self._trie, first, share=self._share, log_factors=self._factors, base=self._base
         )
+
+    def said(self, row: int, score: float) -> float:
+        """What is told of an item whose score weights made: how good it is at this place alone."""
+        weights = self.weights
+        if not self.leans or weights is None:
+            return score
+        alone = (score - weights.share * float(weights.by_row[row])) / weights.model
+        return alone if self._factors is None else alone + float(self._factors[row])

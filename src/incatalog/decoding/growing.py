@@ -78,6 +78,7 @@ class GrowingAnswer:
         self._span_logprob = 0.0
         self._closed_spans = 0
         self.search: BeamSearch | None = None  # of the item to be named next
+        self._weighed = False  # Whether weights have a say in it
         self._ahead: list[int] = []  # what opens the span that is searched, until it is fed
         self._next_item: Wanted = "item" if retrieves or self.searches else "span"
 
@@ -107,6 +108,7 @@ class GrowingAnswer:
         if weights is not None:
             weights = weights.narrowed(barred)
         slot = Slot(text, barred, weights)
+        self._weighed = weights is not None and not weights.plain
         search = beam_search(
             self.spans.trie, slot, self._control.soi, self.first.wanted, self.cache
         )
@@ -127,12 +129,15 @@ class GrowingAnswer:
             found = search.ranked()
         except IncatalogError as error:
             return self.fail(error)
-        self.first.remember(found)
         row = int(found.rows[0])
+        logprob = float(found.logprobs[0])
+        if self._weighed:
+            logprob = self.first.said(row, logprob)
+        self.first.remember(found)
         if not search.unfed:
             self.cache.take_back(len(search.prompt))
             self.adopt(search.stored(self.spans.trie.title_position(row)))
-        return self.take_item(self.spans.write(self.slot, row), float(found.logprobs[0]))
+        return self.take_item(self.spans.write(self.slot, row), logprob)
 
     def adopt(self, offsets: Sequence[int]) -> None:
         """Counts its next tokens as seen: they were fed as guesses, at these places."""

@@ -321,7 +321,7 @@ class Recommender(Talking):
             exclude_seen: Never recommend items of the history.
             decode: ``beam`` ranks the items the model would write in first place, by their exact
                 probability; ``list`` has it write a list, item after item, each the best one at
-                its place; ``greedy`` has it write that list token by token.
+                its place and the first; ``greedy`` has it write that list token by token.
             boost: Factors of items by id, more than 0, beside those of the catalog.
             guide_weight: How much the guide counts, in place of what it says itself.
             where: Conditions that every item fulfils, such as

@@ -58,4 +58,4 @@ class RecommendationRequest(ItemQuestion):
     k: Positive = 10
     decode: Literal["beam", "list", "greedy"] = "beam"
     """`beam`: by the exact probability of the first place; `list`: written, each item the best one
-    at its place; `greedy`: written token by token."""
+    at its place and the first; `greedy`: written token by token."""
