@@ -20,7 +20,6 @@ from incatalog.serving.catalogs import Domain
 from incatalog.serving.service import ChatService
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.store import CatalogStore
-from incatalog.serving.worker import count_tokens
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +65,7 @@ def test_answer_is_that_of_the_model_in_this_process(
         check_items(answer.items, answer.choices[0].message.content)
         assert "<SOI>" not in expected.text
         # The tokens of a span in which an answer is cut are not told.
-        request = recommender.chat_request(said(content), max_new_tokens=60)
-        told = sum(map(count_tokens, recommender.engine.generate([request])))
-        assert 50 < told <= 60
-        assert answer.usage.completion_tokens == told
+        assert 60 - recommender.items.longest_span < answer.usage.completion_tokens <= 60
         assert answer.choices[0].finish_reason == "length"
         assert answer.catalog_version == 0
 
