@@ -129,8 +129,8 @@ def section(study: Study, domain: Domain, seeds: list[int], methods: Sequence[st
 
 _ABOUT = (
     "Held-out last item of every user, seen items excluded. Methods rank all items at the first "
-    "place; `list` is what a chat writes, each item the best at its place and the first (at its "
-    "place alone on Office). In brackets 95 % "
+    "place; `list` is what a chat writes, each item the best at its place and the first. In "
+    "brackets 95 % "
     "of the bootstrap over users, each of whom counts with the mean of the seeds; `seeds` gives "
     "the least and the greatest mean of a seed. The language models' minutes come on top of those "
     "of the teacher, which extends their lists."

@@ -378,6 +378,9 @@ def test_a_teacher_recommends_by_itself(
         ["--first-share", "0"],
     ):
         assert "is a teacher and is asked by itself" in refused(capsys, *asked, *flags)
+    ranked = refused(capsys, "recommend", "--model", str(model), "--history", "m0",
+                     "--first-share", "0.3")  # fmt: skip
+    assert "--first-share 0.3: is about lists that are written; add --decode list" in ranked
     own = refused(capsys, "recommend", "--model", str(model), "--data", str(model), "--history",
                   "m0")  # fmt: skip
     assert own.endswith("has a catalog of its own; leave --data out")

@@ -151,6 +151,8 @@ def test_flags_that_cannot_work(
     assert "no item" in refused(capsys, *flags, "--exclude", "zzz")
     vllm = ["--engine", "vllm"]
     assert refused(capsys, *flags, *vllm).startswith("--decode beam: searches all items")
+    shared = refused(capsys, *flags, *vllm, "--decode", "greedy", "--first-share", "0.3")
+    assert shared.startswith("--first-share 0.3: is about items found as a whole")
     assert refused(capsys, *flags, "--vllm", "dtype=auto").endswith(
         "is for --engine vllm; add that"
     )

@@ -13,7 +13,8 @@ from decoding.test_retriever import last_state, make_head
 from decoding.test_whole_items import logprobs_of, make_engine
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
-from incatalog.decoding.events import Completion
+from incatalog.decoding.events import Completion, RankedItems
+from incatalog.decoding.first_place import FirstPlace
 from incatalog.decoding.request import Request, Scaffold
 from incatalog.decoding.retriever import ItemRetriever
 from incatalog.errors import ConfigError
@@ -205,13 +206,22 @@ def test_retrieved_items_go_by_both_rankings(boosted: bool) -> None:
 
 
 def test_an_index_chooses_each_place_alone() -> None:
-    pytest.importorskip("faiss", reason="needs faiss: pip install 'incatalog[index]'")
     _, trie = big_catalog()
     model, head = make_model(0), make_head(60)
     engine = make_engine(model, trie, retriever=ItemRetriever(head, index_above=30))
     pair = [Request(PROMPT, 300, scaffold=scaffold(6), first_share=share) for share in (0.0, 0.5)]
     alone, leaning = engine.complete(pair)
     assert alone == leaning
+
+
+def test_an_item_that_the_model_rules_out_at_the_first_place_may_still_come() -> None:
+    _, trie = big_catalog()
+    first = FirstPlace(Request(PROMPT, scaffold=scaffold(6), first_share=0.5), trie)
+    first.remember(RankedItems(np.array([3, 7], np.int32), np.array([-1.0, -np.inf])))
+    assert first.weights is not None
+    assert not first.weights.excluded.rows.any()
+    assert np.isfinite(first.weights.by_row).all()
+    assert first.weights.by_row.argmax() == 3
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])

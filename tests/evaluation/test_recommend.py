@@ -302,6 +302,16 @@ def test_a_model_is_asked_with_as_much_history_as_in_its_training(
     assert found["probability"].to_list() != longer["probability"].to_list()
 
 
+def test_a_share_of_the_first_place_is_for_lists(tmp_path: Path, data: Path, model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--first-share 0\.3: is about lists that are written"):
+        run(tmp_path / "out", model, data, first_share=0.3)
+    alone, listed = (
+        run(tmp_path / f"{share}", model, data, decode="list", first_share=share)[1]
+        for share in (0.0, 0.9)
+    )
+    assert alone["items"].to_list() != listed["items"].to_list()
+
+
 @pytest.mark.parametrize("decode", ["beam", "list"])
 def test_grounded_model_names_what_it_recommends(
     tmp_path: Path, data: Path, model: Path, decode: Any

@@ -41,6 +41,12 @@ def test_arguments_of_vllm_are_for_vllm(tmp_path: Path) -> None:
         serve(settings)
 
 
+def test_a_share_of_the_first_place_is_for_another_engine(tmp_path: Path) -> None:
+    settings = ServeSettings(model=tmp_path, engine="vllm", first_share=0.3)
+    with pytest.raises(ConfigError, match=r"--first-share 0\.3: is about items found as a whole"):
+        serve(settings)
+
+
 def test_without_vllm_the_service_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'incatalog\[vllm\]'"):
         serve(ServeSettings(model=tmp_path, engine="vllm"))

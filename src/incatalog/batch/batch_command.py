@@ -42,6 +42,8 @@ def make_lists(settings: BatchSettings, console: Console | None = None) -> None:
          "counts actors of Ray; add --on ray, or start the command so often"),
         (vllm and settings.decode == "beam", "decode",
          "searches all items, and vLLM writes lists token by token; take greedy"),
+        (vllm and settings.first_share is not None, "first_share",
+         "is about items found as a whole, and vLLM writes them token by token; leave it out"),
         (bool(settings.vllm) and not vllm, "vllm", "is for --engine vllm; add that"),
     ])  # fmt: skip
     if vllm:

@@ -10,6 +10,7 @@ takes part.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64
 
 from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.events import RankedItems
@@ -19,6 +20,10 @@ from incatalog.trie.trie import ItemTrie
 # Items of the first place that are told apart at least, or twice as many as a list has; all others
 # count as the last of these, which none of them is above.
 _REMEMBERED = 20
+# Scores may be minus infinity; as weights these would exclude items.
+_LEAST = -1e6
+
+LogFactors = Float64[np.ndarray, " items"]
 
 
 class FirstPlace:
@@ -28,36 +33,38 @@ class FirstPlace:
     """
 
     def __init__(self, request: Request, trie: ItemTrie) -> None:
-        own = request.weights
-        # Equal weights say nothing.
-        self._given = None if own is None or own.plain else own
-        self._share, self._trie, self._base = request.first_share, trie, request.barred
-        lists = (
-            request.first_share > 0
-            and request.temperature == 0
-            and request.item_limit != 1
-            and (self._given is None or self._given.model == 1)
-        )
-        self._factors: np.ndarray | None = None
-        self.weights = own  # Of the place that comes next
+        self._request, self._trie = request, trie
+        self._factors: LogFactors | None = None
+        self.weights = request.weights  # Of the place that comes next
         self.leans = False  # Whether that place goes by the first, too
         # Items to find there; the best one is written.
-        self.wanted = max(_REMEMBERED, 2 * (request.item_limit or 0)) if lists else 1
+        self.wanted = 1
+        if request.first_share and not request.temperature and request.item_limit != 1:
+            own = request.weights
+            # Of equal weights the guide says nothing.
+            if own is None or own.model == 1 or own.plain:
+                self.wanted = max(_REMEMBERED, 2 * (request.item_limit or 0))
 
     def remember(self, found: RankedItems) -> None:
         """Takes what was found; of places behind the first nothing is kept."""
         if self.wanted == 1:
             return
         self.wanted, self.leans = 1, True
-        logprobs = found.logprobs
-        if self._given is not None:
+        request, logprobs = self._request, found.logprobs
+        if request.weights is not None and not request.weights.plain:
             # What a shop multiplies in counts once.
-            self._factors = self._given.share * self._given.by_row
+            self._factors = request.weights.share * request.weights.by_row
             logprobs = logprobs - self._factors[found.rows]
+        # What the model rules out here is not excluded.
+        logprobs = np.maximum(logprobs, _LEAST)
         first = np.full(self._trie.num_items, logprobs.min())
         first[found.rows] = logprobs
         self.weights = ItemWeights.build(
-            self._trie, first, share=self._share, log_factors=self._factors, base=self._base
+            self._trie,
+            first,
+            share=request.first_share,
+            log_factors=self._factors,
+            base=request.barred,
         )
 
     def said(self, row: int, score: float) -> float:

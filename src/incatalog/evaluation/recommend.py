@@ -29,7 +29,7 @@ from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.segments import segment_results, user_groups
 from incatalog.evaluation.settings import EvaluateRecommendSettings
 from incatalog.model.hub import with_model_here
-from incatalog.recommender.settings import OFF, OWN
+from incatalog.recommender.settings import ABOUT_LISTS, OFF, OWN
 
 _CUTOFFS = (1, 5, 10)
 _RANKED = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
@@ -101,6 +101,10 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
             f"{settings.model} does not give; leave it out"
         )
     check_asked(settings)
+    listed = settings.decode in ("list", "greedy")
+    settings.refuse_first(
+        [(settings.first_share is not None and not listed, "first_share", ABOUT_LISTS)]
+    )
     _check_guide(settings)
     run = EvaluationRun(
         RECOMMEND,

@@ -11,14 +11,14 @@ from incatalog.errors import CatalogError, ConfigError
 from incatalog.names import names, quoted_name
 from incatalog.recommender.item_names import ItemNames
 from incatalog.recommender.opening import ModelKind, open_recommender
-from incatalog.recommender.settings import OFF, OWN, AskedSettings
+from incatalog.recommender.settings import ABOUT_LISTS, OFF, OWN, AskedSettings
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
 
 
 def refuse_model_flags(settings: AskedSettings, kind: ModelKind) -> None:
-    """Refuses flags that are about a language model where a teacher is asked.
+    """Refuses flags about a language model where a teacher is asked, or about other lists.
 
     Raises:
         ConfigError: There is one; names it.
@@ -34,6 +34,8 @@ def refuse_model_flags(settings: AskedSettings, kind: ModelKind) -> None:
             ("--first-share", settings.first_share is not None),
             ("--decode", settings.decode != "beam"))
     )  # fmt: skip
+    ranked = settings.decode == "beam" and settings.first_share is not None
+    settings.refuse_first([(ranked, "first_share", ABOUT_LISTS)])
 
 
 def asked_rules(settings: AskedSettings, catalog: Catalog, items: ItemNames) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from incatalog.config import (
 OWN: Final = "own"
 OFF: Final = "off"
 GUIDE_FILE = "guide.json"
+# Said of --first-share where no list is written.
+ABOUT_LISTS: Final = "is about lists that are written; add --decode list, or leave it out"
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,10 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
     if settings.engine == "vllm":
         from incatalog.vllm.async_engine import checked_arguments
 
+        if settings.first_share is not None:
+            why = "is about items found as a whole, and vLLM writes them token by token"
+            raise ConfigError(f"--first-share {settings.first_share}: {why}; leave it out")
+
         require("vllm.version", extra="vllm")
         checked_arguments(settings.vllm)
     if settings.trace:
